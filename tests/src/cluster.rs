@@ -11,7 +11,7 @@ use proto::slot::{Position, SlotId};
 use crate::connection::Connection;
 use crate::server::{self, Server};
 
-mod rest;
+mod waits;
 
 /// The composition of a cluster. Set what a test is about and leave the rest: `Setup { nodes: 4, ..Setup::default() }`.
 #[derive(Debug, Clone)]
@@ -83,8 +83,8 @@ impl Setup {
         let starting: Vec<_> = (0..self.nodes).map(|index| self.start_node(index, coordinator.port, 0)).collect();
         let nodes = starting.into_iter().map(server::Starting::ready).collect();
         let cluster = Cluster { coordinator, nodes, setup: self };
-        cluster.settles();
-        cluster.has_its_map_everywhere();
+        cluster.wait_until_settled();
+        cluster.wait_until_map_everywhere();
         cluster
     }
 
@@ -314,7 +314,7 @@ impl Cluster {
         for i in 0..count {
             assert_eq!(connection.line(), "OK", "PUT {prefix}:{i}");
         }
-        self.is_level();
+        self.wait_until_level();
     }
 
     /// Asserts that a node returns what [`Cluster::store`] stored.

@@ -149,7 +149,7 @@ fn strangers_who_read_nothing_cost_no_memory() {
 fn a_cluster_with_a_password_replicates_forwards_and_fails_over() {
     let mut cluster = closed_cluster();
     cluster.store(0, "auth", 300, "");
-    cluster.is_level();
+    cluster.wait_until_level();
     for index in 0..3 {
         cluster.has(index, "auth", 300, "");
     }
@@ -177,7 +177,7 @@ fn a_cluster_with_a_password_replicates_forwards_and_fails_over() {
             ensure(answer == "OK", || answer.clone())
         });
     }
-    cluster.settles();
+    cluster.wait_until_settled();
     assert_eq!(cluster.connect(1).ask(&format!("PUT {key} {key}")), "OK");
     cluster.has(1, "auth", 300, "");
 }

@@ -136,7 +136,7 @@ fn why_nobody_can_answer_a_linear_read_or_a_count_is_said_before_the_clients_tim
     let mut cluster = Setup { nodes: 2, replicas: 1, heartbeat_timeout: "1s", node_args, ..Setup::default() }.start();
     let key = cluster.key_led_by(0, "why");
     cluster.kill(1);
-    cluster.is_replaced(1);
+    cluster.wait_until_leads_nothing(1);
     // A majority does not have it and never will.
     assert_eq!(cluster.connect(0).ask(&format!("PUT {key} v")), "OK");
     let port = cluster.coordinator.port;
@@ -245,7 +245,7 @@ fn a_read_goes_to_a_replica_when_the_primary_is_dead_and_says_so() {
     let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
     let key = cluster.key_led_by(0, "from-replica");
     assert_eq!(run(&cluster, &format!("PUT {key} Alice"), &[]).code, Some(0));
-    cluster.is_level();
+    cluster.wait_until_level();
     let replicas = cluster.holders(&key).split_off(1);
     let (mut client, _home) = client::start_at_pipe(&["--port", &cluster.coordinator.port.to_string()]);
     let get = format!("GET {key}\n");

@@ -45,7 +45,7 @@ fn a_write_whose_level_has_too_few_copies_is_refused_and_changes_nothing() {
     asks(&mut node, &[("GET few:1", "VALUE before"), ("ACK async", "OK"), ("PUT few:1 async", "OK")]);
 
     cluster.add_node();
-    cluster.settles();
+    cluster.wait_until_settled();
     let all = too_few("all", 3, 2, "ask for ACK quorum");
     for index in [0, 1] {
         let mut node = cluster.connect(index);
@@ -54,7 +54,7 @@ fn a_write_whose_level_has_too_few_copies_is_refused_and_changes_nothing() {
         assert_eq!(node.ask("GET few:1"), "VALUE quorum");
     }
     cluster.add_node();
-    cluster.settles();
+    cluster.wait_until_settled();
     asks(&mut cluster.connect(2), &[("ACK all", "OK"), ("PUT few:1 all", "OK"), ("GET few:1", "VALUE all")]);
 }
 

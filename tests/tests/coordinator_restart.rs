@@ -23,8 +23,8 @@ fn a_coordinator_killed_and_restarted_under_load_fails_no_request() {
         load.goes_on_for(200);
     }
     cluster.start_coordinator_again();
-    cluster.lists_who_runs();
-    cluster.settles();
+    cluster.wait_until_runners_listed();
+    cluster.wait_until_settled();
     writes.goes_on_for(100);
 
     for load in reads {
@@ -55,7 +55,7 @@ fn a_restarted_coordinator_tells_nothing_else_before_the_nodes_are_back() {
         let forgets = map.version.0 > 0 && map.slots().any(|(_, config)| config.primary.is_none());
         ensure(!forgets, || format!("version {}", map.version.0))
     });
-    cluster.settles();
+    cluster.wait_until_settled();
     assert_eq!(cluster.map().cluster, before.cluster);
 }
 
@@ -99,7 +99,7 @@ fn a_coordinator_without_its_state_promotes_nobody_until_every_node_is_back_with
     }
     assert_eq!(coordinator.ask(&format!("FORGET {dead}")), format!("OK Node {dead} is not waited for"));
     eventually("it waits for nobody", SOON, || waits_for(&mut coordinator, "-"));
-    cluster.settles();
+    cluster.wait_until_settled();
     cluster.store(1, "forget", 300, " again");
     for index in 0..3 {
         cluster.has(index, "forget", 300, " again");

@@ -59,9 +59,9 @@ fn a_coordinator_with_an_older_state_goes_on_from_what_the_nodes_know() {
     let older = std::fs::read(&state).unwrap();
     // Meanwhile other nodes lead and take writes.
     cluster.kill(2);
-    cluster.is_replaced(2);
+    cluster.wait_until_leads_nothing(2);
     cluster.start_node_again(2);
-    cluster.settles();
+    cluster.wait_until_settled();
     cluster.store(0, "newer", 200, "");
     let before = cluster.map();
 
@@ -69,7 +69,7 @@ fn a_coordinator_with_an_older_state_goes_on_from_what_the_nodes_know() {
     std::fs::write(&state, older).unwrap();
     cluster.start_coordinator_again();
     cluster.coordinator.process.says_on_stderr("started with an outdated state");
-    cluster.settles();
+    cluster.wait_until_settled();
     let after = cluster.map();
     assert_eq!(after.cluster, before.cluster, "it is the same cluster");
     for ((slot, old), (_, new)) in before.slots().zip(after.slots()) {
@@ -113,7 +113,7 @@ fn every_request_succeeds_while_the_coordinator_is_away_and_no_node_fails() {
     requests_succeed("requests without a coordinator", Duration::from_millis(2500));
     cluster.start_coordinator_again();
     requests_succeed("requests while it comes back", Duration::from_millis(1500));
-    cluster.lists_who_runs();
+    cluster.wait_until_runners_listed();
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_damaged_state_is_refused_and_left_as_it_is() {
     // Once restored, it is good again.
     std::fs::write(&file, &whole).unwrap();
     cluster.start_coordinator_again();
-    cluster.settles();
+    cluster.wait_until_settled();
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn slots_whose_every_copy_is_dead_wait_until_an_operator_accepts_the_loss() {
         assert_eq!(coordinator.ask(request), "ERROR Invalid ACCEPT_LOSS format", "{request}");
     }
     cluster.kill(0);
-    cluster.lists_who_runs();
+    cluster.wait_until_runners_listed();
     for key in &keys {
         for request in [format!("PUT {key} v"), format!("GET {key}")] {
             let answer = node.ask(&request);
@@ -241,7 +241,7 @@ fn slots_whose_every_copy_is_dead_wait_until_an_operator_accepts_the_loss() {
     assert!(node.ask(&format!("GET {}", keys[1])).starts_with("ERROR UNAVAILABLE "), "that one was not named");
     let answer = coordinator.ask("accept_loss ALL");
     assert!(answer.starts_with("OK ") && answer.ends_with(" slots start anew") && answer != "OK 0 slots start anew");
-    cluster.settles();
+    cluster.wait_until_settled();
     assert_eq!(node.ask(&format!("GET {}", keys[1])), "NOT_FOUND");
     assert_eq!(node.ask(&format!("GET {}", keys[0])), "VALUE anew");
     assert_eq!(node.ask(&format!("GET {safe}")), format!("VALUE {safe}"));

@@ -65,7 +65,7 @@ fn a_node_without_replicas_has_its_keys_after_every_kind_of_stop() {
             cluster.kill(0);
         }
         cluster.start_node_again(0);
-        cluster.settles();
+        cluster.wait_until_settled();
         cluster.has(0, "alone", 200, &format!(":{round}"));
         assert_eq!(cluster.keys_on(0), 200);
     }
@@ -80,7 +80,7 @@ fn a_write_with_an_identity_is_known_after_a_restart() {
     assert!(first.starts_with("OK"), "{first}");
     cluster.kill(0);
     cluster.start_node_again(0);
-    cluster.settles();
+    cluster.wait_until_settled();
     let mut connection = cluster.connect(0);
     assert_eq!(connection.insist(once), first, "it has taken effect once");
     assert_eq!(connection.ask("PUTNX once second"), connection.ask("PUTNX once third"), "and the key is there");
@@ -156,8 +156,8 @@ fn a_damaged_log_is_refused_by_name_repaired_on_the_operators_word_and_completed
     assert_eq!(node(&["check", path(&data)]).code, Some(0));
 
     cluster.start_node_again(1);
-    cluster.settles();
-    cluster.is_level();
+    cluster.wait_until_settled();
+    cluster.wait_until_level();
     cluster.has(1, "damage", 300, "");
     assert_eq!(cluster.keys_on(1), 300, "its replicas have given back what it had lost");
 }
@@ -190,7 +190,7 @@ fn the_directory_of_another_cluster_is_refused_and_left_as_it_is() {
     });
     std::fs::write(data.join("map"), map).unwrap();
     cluster.start_node_again(0);
-    cluster.settles();
+    cluster.wait_until_settled();
     cluster.has(0, "whose", 20, "");
 }
 
@@ -213,8 +213,8 @@ fn a_log_that_was_cut_short_after_a_kill_is_damage_and_not_taken_for_a_torn_end(
     let repaired = node(&["repair", path(&data), "--accept-loss"]);
     assert_eq!(repaired.code, Some(0), "{}", repaired.stderr);
     cluster.start_node_again(1);
-    cluster.settles();
-    cluster.is_level();
+    cluster.wait_until_settled();
+    cluster.wait_until_level();
     cluster.has(1, "short", 300, "");
 }
 
@@ -230,7 +230,7 @@ fn a_node_that_cannot_prove_its_data_reports_no_losses_of_what_its_replicas_have
         let repaired = node(&["repair", path(&data), "--accept-loss"]);
         assert!(repaired.text().contains("nothing to repair"), "{}{}", repaired.text(), repaired.stderr);
         cluster.start_node_again(index);
-        cluster.settles();
+        cluster.wait_until_settled();
         cluster.store((index + 1) % 3, "proof", 300, &format!(":{index}"));
     }
     for index in 0..3 {
@@ -261,7 +261,7 @@ fn a_node_whose_disk_fails_hands_over_and_stops_with_an_error_and_nothing_that_w
     cluster.node_mut(1).process = failing;
     let started = |line: &str| line.contains("Started on").then_some(());
     cluster.node_mut(1).process.line_of_stdout("that it has started", started);
-    cluster.settles();
+    cluster.wait_until_settled();
 
     let mut connection = cluster.connect_at(0, "quorum", "linear");
     let value = "v".repeat(10_000);
@@ -312,8 +312,8 @@ fn a_node_of_three_that_lost_its_directory_is_filled_again() {
     cluster.kill(2);
     std::fs::remove_dir_all(directory.path().join("node-2")).unwrap();
     cluster.start_node_again(2);
-    cluster.settles();
-    cluster.is_level();
+    cluster.wait_until_settled();
+    cluster.wait_until_level();
     eventually("it holds everything", SOON, || {
         let keys = cluster.keys_on(2);
         ensure(keys == 200, || keys.to_string())
@@ -340,7 +340,7 @@ fn a_coordinator_that_is_started_empty_takes_the_cluster_over_from_nodes_that_we
     cluster.store(0, "adopted", 100, "");
     kill_all(&mut cluster);
     cluster.start_all_again();
-    cluster.settles();
+    cluster.wait_until_settled();
     let mut connection = Connection::open(&cluster.node(0).addr);
     for key in 0..100 {
         assert_eq!(connection.insist(&format!("GET adopted:{key}")), format!("VALUE adopted:{key}"));
@@ -370,7 +370,7 @@ fn where_no_copy_has_proof_all_are_waited_for_and_what_they_have_is_kept_and_tol
     assert!(info.ends_with(&format!(" unproven_promotions=0 waiting_for={missing}")), "{info}");
 
     cluster.start_node_again(2);
-    cluster.settles();
+    cluster.wait_until_settled();
     cluster.has(0, "power", 100, "");
     let coordinator = &cluster.coordinator;
     coordinator
@@ -388,7 +388,7 @@ fn a_repaired_node_without_replicas_has_what_is_left() {
     cluster.kill(0);
     lose_proof(directory.path(), 0);
     cluster.start_node_again(0);
-    cluster.settles();
+    cluster.wait_until_settled();
     cluster.has(0, "repaired", 100, "");
     cluster.coordinator.process.says_on_stderr("slots had no copy left that is known to be complete");
 }

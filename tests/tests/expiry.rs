@@ -98,7 +98,7 @@ fn what_has_expired_stays_gone_when_its_primary_is_killed_and_when_all_are_start
     has_expired(&mut connection, short);
 
     cluster.kill(1);
-    cluster.is_replaced(1);
+    cluster.wait_until_leads_nothing(1);
     assert_eq!(connection.insist(&format!("GET {short}")), "NOT_FOUND");
     assert_eq!(connection.insist(&format!("GET {kept}")), "VALUE stays, too");
     let left = ttl(&mut connection, long);
@@ -107,7 +107,7 @@ fn what_has_expired_stays_gone_when_its_primary_is_killed_and_when_all_are_start
     // A key whose deadline passes while no node is running.
     assert_eq!(connection.insist(&format!("PUTEX {late} 1 gone")), "OK");
     cluster.start_node_again(1);
-    cluster.settles();
+    cluster.wait_until_settled();
     (0..3).for_each(|index| cluster.kill(index));
     cluster.coordinator.process.kill();
     cluster.start_all_again();

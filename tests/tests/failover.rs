@@ -14,7 +14,7 @@ fn a_read_is_answered_by_a_replica_at_once_when_the_primary_is_killed() {
     let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
     let key = cluster.key_led_by(0, "at-once");
     assert_eq!(cluster.connect(0).ask(&format!("PUT {key} survives")), "OK");
-    cluster.is_level();
+    cluster.wait_until_level();
     let mut others = [cluster.connect(1), cluster.connect(2)];
     cluster.kill(0);
     for other in &mut others {
@@ -40,8 +40,8 @@ fn writes_go_on_at_a_new_primary_with_every_value_there() {
         });
         assert_eq!(node.ask(&format!("GET {key}")), format!("VALUE written after {index}"));
     }
-    cluster.lists_who_runs();
-    cluster.settles();
+    cluster.wait_until_runners_listed();
+    cluster.wait_until_settled();
     let after = cluster.map();
     assert!(after.version > before.version, "the map's version grows with every change");
     let taken_over = before.slots().zip(after.slots()).filter(|((slot, _), _)| {
@@ -76,11 +76,11 @@ fn two_deaths_in_a_row_lose_nothing() {
     let mut cluster = Setup { heartbeat_timeout: "1s", ..Setup::default() }.start();
     cluster.store(0, "in-a-row", 500, "");
     cluster.kill(0);
-    cluster.is_led();
+    cluster.wait_until_led();
     cluster.has(1, "in-a-row", 500, "");
     cluster.store(1, "in-a-row", 500, " once more");
     cluster.kill(1);
-    cluster.is_led();
+    cluster.wait_until_led();
     cluster.has(2, "in-a-row", 500, " once more");
     cluster.store(2, "in-a-row", 500, " alone");
     cluster.has(2, "in-a-row", 500, " alone");
@@ -96,7 +96,7 @@ fn a_deleted_key_stays_deleted_at_failover() {
         for key in &keys {
             assert_eq!(node.line(), "OK", "{key}");
         }
-        cluster.is_level();
+        cluster.wait_until_level();
     }
     cluster.kill(0);
     let all_absent = |when: &str| {
@@ -109,7 +109,7 @@ fn a_deleted_key_stays_deleted_at_failover() {
         }
     };
     all_absent("at a replica, at once");
-    cluster.is_led();
+    cluster.wait_until_led();
     all_absent("at the new primary");
     for index in [1, 2] {
         assert_eq!(cluster.keys_on(index), 0, "a deleted key does not count");
@@ -133,7 +133,7 @@ fn a_write_to_a_dead_primary_is_never_answered_ok_and_lost() {
             ),
         }
     }
-    cluster.is_led();
+    cluster.wait_until_led();
     for key in taken {
         assert_eq!(node.ask(&format!("GET {key}")), format!("VALUE {key}"));
     }
@@ -160,7 +160,7 @@ fn a_key_of_a_primary_that_hangs_is_read_from_a_replica() {
     let cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
     let key = cluster.key_led_by(0, "hangs");
     assert_eq!(cluster.connect(1).ask(&format!("PUT {key} value")), "OK");
-    cluster.is_level();
+    cluster.wait_until_level();
     cluster.node(0).process.pause();
     for index in [1, 2] {
         let mut node = cluster.connect(index);
@@ -206,8 +206,8 @@ fn a_replica_that_hangs_slows_nobody_and_is_level_again_afterwards() {
     assert!(lag > 0, "what is not yet sent on is visible");
 
     cluster.node(2).process.resume();
-    cluster.is_level();
-    cluster.settles();
+    cluster.wait_until_level();
+    cluster.wait_until_settled();
     eventually("the replica holds every key again", SOON, || {
         let keys = cluster.keys_on(2);
         ensure(keys == 300 + 60 + 500, || format!("{keys} keys"))

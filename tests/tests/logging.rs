@@ -24,7 +24,7 @@ fn a_node_that_registers_leaves_is_replaced_or_dies_is_one_clear_line_each() {
         assert!(lines[0].contains("INFO") && lines[0].contains("registered"), "{lines:?}");
     }
     cluster.kill(0);
-    cluster.lists_who_runs();
+    cluster.wait_until_runners_listed();
     let dead = eventually("the death is logged", SOON, || match said(&cluster, &addrs[0]).get(1..) {
         Some(lines) if lines.len() >= 2 => Ok(lines.to_vec()),
         lines => Err(format!("{lines:?}")),

@@ -41,7 +41,7 @@ fn clients_that_write_the_same_key_at_once_leave_one_value_everywhere() {
             });
         }
     });
-    cluster.is_level();
+    cluster.wait_until_level();
     let [a, b, c] = [0, 1, 2].map(|index| cluster.connect(index).ask("GET contended"));
     assert!(a == b && b == c, "{a}, {b}, {c}");
     assert!(a.ends_with(":199"), "the last of somebody's writes: {a}");

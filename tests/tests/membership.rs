@@ -20,7 +20,7 @@ fn a_node_that_joins_under_load_takes_its_share_and_no_stored_key_is_ever_absent
 
     let newcomer = cluster.add_node();
     let through_newcomer = Load::of_reads(&cluster.node(newcomer).addr, "join", 500, "");
-    cluster.settles();
+    cluster.wait_until_settled();
     // Twice through all keys, now that they are in their place.
     through_newcomer.goes_on_for(1_000);
 
@@ -35,7 +35,7 @@ fn a_node_that_joins_under_load_takes_its_share_and_no_stored_key_is_ever_absent
         cluster.has(index, "join", 500, "");
         cluster.has(index, "join-new", written, "");
     }
-    cluster.is_level();
+    cluster.wait_until_level();
     // A node gives up a copy only when it knows that the others have everything.
     for index in 0..3 {
         assert_eq!(cluster.info(index)["losses"], "0", "of node {index}");
@@ -130,7 +130,7 @@ fn a_node_that_is_unregistered_warns_and_stays_out_until_it_is_started_again() {
 
     cluster.kill(2);
     cluster.start_node_again(2);
-    cluster.settles();
+    cluster.wait_until_settled();
     reads.finish_without_failure();
     for index in 0..3 {
         cluster.has(index, "unregister", 300, "");
@@ -163,7 +163,7 @@ fn a_node_whose_name_was_taken_while_it_hung_stops_and_its_data_is_left() {
     cluster.coordinator.process.kill();
     cluster.start_coordinator_again();
     cluster.node(0).process.says_on_stderr("the coordinator is back");
-    cluster.settles();
+    cluster.wait_until_settled();
     let (name, data) = (cluster.node(0).addr.clone(), dir.path().join("node-0"));
     cluster.node(0).process.pause();
     // Refused at first, and registered once the node that hangs is considered dead.
@@ -210,8 +210,8 @@ fn a_crashed_node_that_is_back_after_its_removal_is_filled_before_it_leads() {
     let reads = Load::of_reads(&cluster.node(1).addr, "back", 500, "");
     reads.goes_on_for(50);
     cluster.kill(0);
-    cluster.lists_who_runs();
-    cluster.is_led();
+    cluster.wait_until_runners_listed();
+    cluster.wait_until_led();
     cluster.start_node_again(0);
     comes_back_whole(&cluster, reads);
 }
@@ -219,7 +219,7 @@ fn a_crashed_node_that_is_back_after_its_removal_is_filled_before_it_leads() {
 /// Checks the return of node 0, which has just been restarted with nothing in memory.
 fn comes_back_whole(cluster: &Cluster, reads: Load) {
     let through_itself = Load::of_reads(&cluster.node(0).addr, "back", 500, "");
-    cluster.settles();
+    cluster.wait_until_settled();
     through_itself.goes_on_for(1_000);
     through_itself.finish_without_failure();
     reads.finish_without_failure();

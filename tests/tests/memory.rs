@@ -120,7 +120,7 @@ fn a_smaller_node_has_its_primaries_refuse_for_it() {
     let mut cluster = Setup { nodes: 2, ..Setup::default() }.start();
     cluster.set_node_args(&["--max-memory", "1mb"]);
     cluster.add_node();
-    cluster.settles();
+    cluster.wait_until_settled();
     let mut connection = cluster.connect_at(0, "quorum", "linear");
     let (stored, refused) = fill(&mut connection, "small");
     assert!(stored.len() > 400 && refused.starts_with("ERROR FULL the "), "{} keys, {refused}", stored.len());
@@ -175,10 +175,10 @@ fn the_least_recently_used_keys_go_and_do_not_come_back_at_failover_or_restart()
     }
 
     cluster.kill(1);
-    cluster.is_replaced(1);
+    cluster.wait_until_leads_nothing(1);
     assert_eq!(absent(&mut connection, &gone).len(), gone.len(), "at the failover");
     cluster.start_node_again(1);
-    cluster.settles();
+    cluster.wait_until_settled();
     (0..3).for_each(|index| cluster.kill(index));
     cluster.coordinator.process.kill();
     cluster.start_all_again();

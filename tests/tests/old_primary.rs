@@ -38,7 +38,7 @@ fn a_primary_that_slept_through_its_replacement_answers_no_write_and_no_linear_r
     reader.send(lines(&read, |key| format!("GET {key}")));
     hasty.send(lines(&written_async, |key| format!("PUT {key} async")));
     careful.send(lines(&written_quorum, |key| format!("PUT {key} quorum")));
-    cluster.is_replaced(0);
+    cluster.wait_until_leads_nothing(0);
     store(&mut other, &keys, "new");
     cluster.node(0).process.resume();
 
@@ -86,7 +86,7 @@ fn lose_at_node_0(cluster: &Cluster, clog: &str, keys: &[String]) {
     cluster.node(0).process.pause();
     cluster.node(1).process.resume();
     cluster.node(2).process.resume();
-    cluster.is_replaced(0);
+    cluster.wait_until_leads_nothing(0);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn writes_that_a_replaced_primary_had_taken_alone_are_listed_counted_and_logged(
     let told: usize =
         told.filter_map(|line| line.split(" writes in").next()?.rsplit(' ').next()?.parse::<usize>().ok()).sum();
     assert_eq!(told, lost, "{stderr}");
-    cluster.settles();
+    cluster.wait_until_settled();
     for key in keys {
         assert_eq!(
             other.insist(&format!("GET {key}")),

@@ -48,7 +48,7 @@ fn the_holders_of_a_key_agree_with_the_map_and_with_the_ring_at_its_slots_first_
 fn a_key_is_on_its_primary_and_both_replicas() {
     let cluster = Setup { nodes: 4, ..Setup::default() }.start();
     cluster.store(0, "copied", 400, "");
-    cluster.settles();
+    cluster.wait_until_settled();
     let mut expected = [0; 4];
     for i in 0..400 {
         let holders = cluster.holders(&format!("copied:{i}"));
@@ -79,7 +79,7 @@ fn fewer_nodes_than_copies_hold_one_copy_each() {
     assert_eq!(cluster.holders("alone"), [cluster.node(0).addr.clone()]);
     cluster.store(0, "alone", 50, "");
     cluster.add_node();
-    cluster.settles();
+    cluster.wait_until_settled();
     assert_eq!(cluster.holders("alone").len(), 2);
     assert_eq!([cluster.keys_on(0), cluster.keys_on(1)], [50, 50], "the second node was given what the first holds");
     cluster.has(1, "alone", 50, "");

@@ -195,7 +195,7 @@ fn replicate_from_a_client_is_a_put_at_the_keys_primary() {
         assert_eq!(node.ask(&format!("REPLICATE {key} first {index}")), "OK");
         assert_eq!(node.ask(&format!("PUT {key} second")), "OK");
         assert_eq!(node.ask(&format!("REPLICATE {key} third {index}")), "OK");
-        cluster.is_level();
+        cluster.wait_until_level();
         for other in 0..3 {
             assert_eq!(cluster.connect(other).ask(&format!("GET {key}")), format!("VALUE third {index}"));
         }

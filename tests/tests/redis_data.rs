@@ -291,7 +291,7 @@ fn a_repeated_increment_with_an_identity_is_answered_as_the_first() {
 #[cfg(unix)]
 fn an_error_is_the_answer_of_a_repeated_write_at_any_other_primary() {
     let cluster = Setup::default().start();
-    cluster.settles();
+    cluster.wait_until_settled();
     let keys = cluster.keys_led_by(0, "redis-wrong", 8);
     let mut node = cluster.connect_at(1, "quorum", "linear");
     for key in &keys {
@@ -349,7 +349,7 @@ fn each_increment_with_an_identity_counts_once_while_the_primary_is_killed() {
     for seq in 1..=60 {
         if seq == 20 {
             // A starved copy is out of the in-sync sets and cannot take over.
-            cluster.settles();
+            cluster.wait_until_settled();
             cluster.kill(0);
         }
         let number = seq.to_string();
@@ -390,7 +390,7 @@ fn keys_of_one_slot_change_together_while_the_primary_is_killed() {
     for round in 1..=20 {
         if round == 7 {
             // A starved copy is out of the in-sync sets and cannot take over.
-            cluster.settles();
+            cluster.wait_until_settled();
             cluster.kill(0);
         }
         let value = round.to_string();

@@ -232,7 +232,7 @@ fn info_and_dbsize_tell_true_figures() {
 #[test]
 fn wait_tells_how_many_replicas_have_what_was_written() {
     let cluster = Setup::default().start();
-    cluster.is_level();
+    cluster.wait_until_level();
     let mut node = cluster.connect(0);
     // One key led by each of the nodes.
     let keys: Vec<_> = (0..3).map(|index| cluster.key_led_by(index, "wait")).collect();
@@ -256,7 +256,7 @@ fn wait_tells_how_many_replicas_have_what_was_written() {
         cluster.node(2).process.resume();
         assert!(replicas <= 1, "{replicas} replicas, of which one is paused");
         // Deleting everything is a write, too.
-        cluster.is_level();
+        cluster.wait_until_level();
         assert_eq!(node.call(&["WAIT", "2", "10000"]), Reply::Number(2));
         cluster.node(2).process.pause();
         assert_eq!(node.call(&["FLUSHALL"]), Reply::ok());
@@ -269,7 +269,7 @@ fn wait_tells_how_many_replicas_have_what_was_written() {
 #[test]
 fn wait_counts_no_replica_once_an_async_write_may_be_lost_whatever_the_level_is_now() {
     let mut cluster = Setup::default().start();
-    cluster.is_level();
+    cluster.wait_until_level();
     let key = cluster.key_led_by(0, "wait-lost");
     let mut node = cluster.connect(1);
     assert_eq!(node.call(&["WAIT", "2", "10000"]), Reply::Number(2));

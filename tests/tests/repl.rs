@@ -184,7 +184,7 @@ fn a_session_goes_on_across_a_failover() {
     let mut session = Session::start(&cluster);
     session.terminal.types(&format!("PUT {key} Alice{ENTER}"));
     session.terminal.shows("the stored value", |screen| screen.contains(&format!("[Client] PUT {key} = Alice [")));
-    cluster.is_level();
+    cluster.wait_until_level();
     cluster.kill(0);
     session.terminal.types(&format!("GET {key}{ENTER}"));
     session.terminal.shows("the value", |screen| screen.contains(&format!("[Client] GET {key} = Alice")));

@@ -108,13 +108,13 @@ fn local_reads_never_stop_while_a_primary_is_paused_and_then_killed() {
         })
     });
     cluster.node(0).process.pause();
-    cluster.is_replaced(0);
+    cluster.wait_until_leads_nothing(0);
     reads.iter().for_each(|load| load.goes_on_for(300));
     cluster.node(0).process.resume();
-    cluster.settles();
+    cluster.wait_until_settled();
     reads.iter().for_each(|load| load.goes_on_for(300));
     cluster.kill(0);
-    cluster.is_replaced(0);
+    cluster.wait_until_leads_nothing(0);
     reads.iter().for_each(|load| load.goes_on_for(300));
     for load in reads {
         load.finish_without_failure();

@@ -39,7 +39,7 @@ fn a_node_stops_on_sigterm_and_on_ctrl_c_and_is_off_the_ring_at_once() {
         assert!(!cluster.listed().contains(&cluster.node(index).addr), "off the ring when it has ended");
         idle.is_closed();
     }
-    cluster.settles();
+    cluster.wait_until_settled();
     assert_eq!(cluster.connect(2).ask("PUT alone works"), "OK");
     assert_eq!(cluster.connect(2).ask("GET alone"), "VALUE works");
 }
@@ -124,7 +124,7 @@ fn a_node_that_is_stopped_and_started_again_under_load_fails_no_request_of_the_o
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     writes.goes_on_for(50);
     cluster.start_node_again(2);
-    cluster.settles();
+    cluster.wait_until_settled();
     reads.finish_without_failure();
     let written = usize::try_from(writes.finish_without_failure()).unwrap();
     cluster.has(2, "rolling", 500, "");

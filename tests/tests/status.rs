@@ -103,7 +103,7 @@ fn a_node_that_is_being_filled_is_told_with_how_far_it_is() {
     let filling = format!("node {} is being filled: ", cluster.node(new).addr);
     assert!(line.starts_with(&filling) && line.contains(" slots done"), "{line}");
     assert_eq!(coordinator(&cluster).ask("WAIT_HEALTHY"), "OK");
-    cluster.settles();
+    cluster.wait_until_settled();
 }
 
 #[test]

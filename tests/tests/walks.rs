@@ -73,7 +73,7 @@ fn a_walk_has_every_key_once_while_a_node_is_killed_and_another_joins() {
     assert!(walked.is_sorted_by(|one, next| one < next), "in their order, none twice");
     let (gone, found): (Vec<_>, Vec<_>) = walked.into_iter().partition(|key| key.ends_with("-gone"));
     assert_eq!(found, keys, "and {} that came and went", gone.len());
-    cluster.settles();
+    cluster.wait_until_settled();
     for index in [1, 2, 3] {
         let mut any = cluster.connect_at(index, "quorum", "linear");
         assert_eq!(walk(&mut any, "RANGE walk: walk:99999 LIMIT 10000", |_| ()).len(), 3_000);
@@ -156,7 +156,7 @@ fn the_only_copy_that_is_left_lists_every_key() {
     let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
     let keys = names("left", 200);
     store(&mut cluster.connect(0), &keys);
-    cluster.is_level();
+    cluster.wait_until_level();
     cluster.kill(0);
     cluster.kill(1);
     let mut node = cluster.connect(2);

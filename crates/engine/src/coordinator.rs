@@ -19,6 +19,7 @@ mod generations;
 mod health;
 mod membership;
 mod moves;
+mod operator;
 mod proposals;
 mod replan;
 mod start_up;

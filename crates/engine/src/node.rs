@@ -10,9 +10,10 @@ mod fetch;
 mod links;
 mod membership;
 mod memory;
-mod neighbours;
+mod neighbors;
 mod stop;
 mod sweep;
+mod tick;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +46,7 @@ use crate::waiting::Waiting;
 
 use fetch::Steps;
 use memory::Looks;
-use neighbours::Neighbours;
+use neighbors::Neighbors;
 use stop::Stopping;
 use sweep::Sweeper;
 
@@ -107,7 +108,7 @@ pub struct Node<B: Bugs = NoBugs> {
     /// found. The map may still name any of them.
     ancestors: Ancestors,
     map: RwLock<Option<Arc<ClusterMap>>>,
-    neighbours: Mutex<Neighbours>,
+    neighbors: Mutex<Neighbors>,
     peers: Peers,
     outboxes: Mutex<BTreeMap<Incarnation, Arc<Outbox>>>,
     tails: TailBudget,
@@ -204,7 +205,7 @@ impl<B: Bugs> Node<B> {
             me: AtomicU64::new(0),
             ancestors,
             map: RwLock::new(map),
-            neighbours: Mutex::default(),
+            neighbors: Mutex::default(),
             peers: Peers::new(now),
             outboxes: Mutex::default(),
             tails: TailBudget::default(),
@@ -528,8 +529,8 @@ impl<B: Bugs> Node<B> {
         self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn neighbours(&self) -> MutexGuard<'_, Neighbours> {
-        self.neighbours.lock().unwrap_or_else(PoisonError::into_inner)
+    fn neighbors(&self) -> MutexGuard<'_, Neighbors> {
+        self.neighbors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn proposals(&self) -> MutexGuard<'_, Proposals> {

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::id::Incarnation;
 
+use crate::bugs::{Bug, Bugs, NoBugs};
+
 #[cfg(test)]
 mod tests;
 
 /// The status of the nodes at the moment of planning.
 #[derive(Debug, Default)]
-pub(crate) struct ClusterView {
+pub(crate) struct ClusterView<B: Bugs = NoBugs> {
     /// Registered, and heard within the timeout.
     pub alive: BTreeSet<Incarnation>,
     /// Alive, but registered by hand: the address runs none of our programs that could fill or be filled.
@@ -44,16 +46,8 @@ pub(crate) struct ClusterView {
     pub patient: bool,
     /// How many copies must be in sync for a quorum write.
     pub min_isr: usize,
-    /// A planted bug: any copy may lead.
-    pub any_copy_leads: bool,
-    /// A planted bug: any former in-sync member may lead if no current one can.
-    pub any_former_leads: bool,
-    /// A planted bug: a leaving node is dropped before others are filled.
-    pub leaver_dropped_early: bool,
-    /// A planted bug: unproven copies lead before all are back.
-    pub unproven_leads_in_haste: bool,
-    /// A planted bug: a slot starts over empty although an older copy is left.
-    pub older_copy_dropped: bool,
+    /// Planted bugs.
+    pub bugs: B,
 }
 
 /// What to do about a slot.
@@ -85,7 +79,7 @@ pub(crate) enum Plan {
 /// Plans one slot. `target` lists the nodes that should hold it according to the ring, primary first, all of them
 /// alive, and either all or none of them registered by hand.
 #[must_use]
-pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
+pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<impl Bugs>) -> Plan {
     let (holders, former) = (view.without_gone(&config.isr), view.without_gone(&config.elr));
     let up: Vec<_> = holders.iter().copied().filter(|holder| view.alive.contains(holder)).collect();
     let only_by_hand = !holders.is_empty() && holders.iter().all(|holder| view.by_hand.contains(holder));
@@ -121,7 +115,7 @@ pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterVi
     keep_primary(config, primary, target, &up, view)
 }
 
-impl ClusterView {
+impl<B: Bugs> ClusterView<B> {
     /// Whether the primary is suspected and a copy of the slot complains about it.
     pub(crate) fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
         let accusers = self.accused.get(&primary);
@@ -226,7 +220,7 @@ impl ClusterView {
     /// there are none.
     fn unproven_copies(&self, config: &SlotConfig) -> Option<Vec<Incarnation>> {
         let members = self.unproven_members(config);
-        let all_are_back = members.len() == self.members(config).count() || self.unproven_leads_in_haste;
+        let all_are_back = members.len() == self.members(config).count() || self.bugs.plants(Bug::UnprovenInHaste);
         let mut copies = Vec::new();
         for successor in members.into_iter().filter_map(|member| self.unproven_successor(member)) {
             // A node may have come back more than once.
@@ -244,7 +238,7 @@ fn keep_primary(
     primary: Incarnation,
     target: &[Incarnation],
     up: &[Incarnation],
-    view: &ClusterView,
+    view: &ClusterView<impl Bugs>,
 ) -> Plan {
     let filled = target.iter().all(|node| up.contains(node));
     let first_is_avoided = target.first().is_some_and(|first| view.avoid_as_primary.contains(first));
@@ -252,7 +246,7 @@ fn keep_primary(
     let mut isr = in_ring_order(up, target);
     isr.sort_by_key(|node| view.leaving.contains(node));
     let mut elr = Vec::new();
-    let planted = view.leaver_dropped_early && isr.len() > 1;
+    let planted = view.bugs.plants(Bug::LeaverDroppedEarly) && isr.len() > 1;
     if planted {
         isr.retain(|node| *node == primary || !view.leaving.contains(node));
     } else if filled && leads_at_target {
@@ -283,7 +277,7 @@ fn better_primary(
     primary: Incarnation,
     target: &[Incarnation],
     up: &[Incarnation],
-    view: &ClusterView,
+    view: &ClusterView<impl Bugs>,
 ) -> Option<Incarnation> {
     let can = |node: &&Incarnation| {
         **node != primary
@@ -301,9 +295,14 @@ fn better_primary(
 /// Plans a slot whose primary is lost. A node that holds everything promised takes over: a member of the in-sync set
 /// or, if none is left, one that belonged to it when the last promise was made. Copies without proof lead only if no
 /// such node can come back.
-fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnation], view: &ClusterView) -> Plan {
+fn replace_primary(
+    config: &SlotConfig,
+    holders: &[Incarnation],
+    up: &[Incarnation],
+    view: &ClusterView<impl Bugs>,
+) -> Plan {
     let live = |member: &Incarnation| view.alive.contains(member);
-    if view.any_copy_leads {
+    if view.bugs.plants(Bug::PromoteAnyCopy) {
         let others = config.learners.iter().chain(&config.elr).chain(&config.isr).copied();
         let others: Vec<_> = others.filter(live).filter(|copy| Some(*copy) != config.primary).collect();
         return if others.is_empty() { Plan::Keep } else { Plan::Promote(others) };
@@ -322,7 +321,7 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         let all_are_back = reborn.len() + holders.iter().filter(is_unproven).count() == holders.len();
         return if view.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
     }
-    let once: &[Incarnation] = if view.any_former_leads { &config.learners } else { &[] };
+    let once: &[Incarnation] = if view.bugs.plants(Bug::AnyFormerMember) { &config.learners } else { &[] };
     let former = config.elr.iter().chain(once).filter(|member| !view.gone.contains(member));
     let former: Vec<_> = former.map(|member| view.successor(*member)).filter(live).collect();
     if !former.is_empty() {
@@ -341,7 +340,7 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
 
 /// The configuration after `chosen` has been promoted.
 #[must_use]
-pub(crate) fn promoted(config: &SlotConfig, chosen: Incarnation, view: &ClusterView) -> SlotConfig {
+pub(crate) fn promoted(config: &SlotConfig, chosen: Incarnation, view: &ClusterView<impl Bugs>) -> SlotConfig {
     let lost = |member: &Incarnation| Some(*member) == config.primary || !view.alive.contains(member);
     let isr = if config.isr.contains(&chosen) {
         config.isr.iter().copied().filter(|member| !lost(member)).collect()
@@ -356,7 +355,7 @@ pub(crate) fn promoted(config: &SlotConfig, chosen: Incarnation, view: &ClusterV
 /// The former members to remember when the in-sync set becomes too small to promise more: nothing can become durable
 /// that they do not have.
 #[must_use]
-fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterView) -> Vec<Incarnation> {
+fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterView<impl Bugs>) -> Vec<Incarnation> {
     if isr.len() >= view.min_isr {
         return Vec::new();
     }
@@ -377,11 +376,11 @@ fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterView) 
 }
 
 /// Plans a slot whose holders of everything promised are all gone for good.
-fn without_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
+fn without_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<impl Bugs>) -> Plan {
     let older = view.older_copies(config);
     let here: Vec<_> = older.iter().copied().filter(|copy| view.alive.contains(copy)).collect();
     match fresh(config, target, view) {
-        Plan::StartAnew(next) if !here.is_empty() && !view.older_copy_dropped => {
+        Plan::StartAnew(next) if !here.is_empty() && !view.bugs.plants(Bug::OlderCopyDropped) => {
             // IMPORTANT: they are named as copies before they are asked, so that they keep their data until the
             // decision is made.
             match change(config, SlotConfig { learners: older, ..SlotConfig::default() }) {
@@ -395,7 +394,7 @@ fn without_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterVi
 
 /// The configuration of a slot that nobody holds: empty at the first target node, with the others filled as they come.
 /// If they were registered by hand, all of them hold it.
-fn fresh(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
+fn fresh(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<impl Bugs>) -> Plan {
     let Some(first) = target.first() else {
         return change(config, SlotConfig::default());
     };

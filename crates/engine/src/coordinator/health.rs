@@ -71,7 +71,7 @@ struct Look {
 pub(super) fn to_fill<'a>(
     config: &'a SlotConfig,
     target: &'a [Incarnation],
-    view: &'a ClusterView,
+    view: &'a ClusterView<impl Bugs>,
 ) -> impl Iterator<Item = Incarnation> + 'a {
     target.iter().copied().filter(|node| !config.isr.contains(node) && view.is_heard(*node))
 }
@@ -163,7 +163,7 @@ impl<B: Bugs> Coordinator<B> {
         status
     }
 
-    fn look(&self, config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Look {
+    fn look(&self, config: &SlotConfig, target: &[Incarnation], view: &ClusterView<B>) -> Look {
         Look {
             to_fill: to_fill(config, target, view).collect(),
             problem: self.problem(config, target, view),
@@ -196,7 +196,7 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// What is wrong with a slot, if anything. Being moved is not a problem.
-    fn problem(&self, config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Option<Problem> {
+    fn problem(&self, config: &SlotConfig, target: &[Incarnation], view: &ClusterView<B>) -> Option<Problem> {
         let members: Vec<_> = config.isr.iter().chain(&config.elr).copied().collect();
         if members.is_empty() {
             // The older copies report what they have, and then one of them leads.

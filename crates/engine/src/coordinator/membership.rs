@@ -331,4 +331,12 @@ impl<B: Bugs> Coordinator<B> {
         self.incarnations += 1;
         Incarnation(self.incarnations)
     }
+
+    /// The session of a node has ended: it is suspected until it is heard from again.
+    pub fn session_ended(&mut self, now: Timestamp, node: Incarnation) {
+        self.wake(now);
+        self.joining.remove(&node);
+        self.registry.session_ended(now, node);
+        self.advance(now);
+    }
 }

@@ -159,7 +159,7 @@ impl<B: Bugs> Coordinator<B> {
         &mut self,
         now: Timestamp,
         lost: Vec<Lost>,
-        view: &ClusterView,
+        view: &ClusterView<B>,
         changes: &mut Vec<(SlotId, SlotConfig)>,
     ) {
         if lost.is_empty() {
@@ -195,7 +195,7 @@ impl<B: Bugs> Coordinator<B> {
         &mut self,
         lost: Vec<Lost>,
         round: &Promotion,
-        view: &ClusterView,
+        view: &ClusterView<B>,
         changes: &mut Vec<(SlotId, SlotConfig)>,
     ) {
         if lost.is_empty() {
@@ -240,7 +240,7 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// Reports, when it has changed, which nodes slots wait for because their other copies are here without proof.
-    fn note_awaited(&mut self, view: &ClusterView) {
+    fn note_awaited(&mut self, view: &ClusterView<B>) {
         let mut awaited = BTreeSet::new();
         let mut slots = 0;
         for (_, config) in self.map.slots().filter(|_| !view.unproven.is_empty()) {
@@ -295,7 +295,7 @@ impl<B: Bugs> Coordinator<B> {
         Targets(runs.map(target).collect())
     }
 
-    pub(super) fn view(&self, now: Timestamp) -> ClusterView {
+    pub(super) fn view(&self, now: Timestamp) -> ClusterView<B> {
         let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).map(|(_, node)| node.incarnation);
         ClusterView {
             alive: self.registry.incarnations(),
@@ -312,11 +312,7 @@ impl<B: Bugs> Coordinator<B> {
             with_data: self.with_data.clone(),
             patient: now < self.reborn_grace,
             min_isr: self.settings.cluster_settings.min_isr(),
-            any_copy_leads: self.bugs.plants(Bug::PromoteAnyCopy),
-            any_former_leads: self.bugs.plants(Bug::AnyFormerMember),
-            leaver_dropped_early: self.bugs.plants(Bug::LeaverDroppedEarly),
-            unproven_leads_in_haste: self.bugs.plants(Bug::UnprovenInHaste),
-            older_copy_dropped: self.bugs.plants(Bug::OlderCopyDropped),
+            bugs: self.bugs,
         }
     }
 }

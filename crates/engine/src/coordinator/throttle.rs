@@ -20,7 +20,7 @@ use crate::plan::{ClusterView, has_same_holders};
 impl<B: Bugs> Coordinator<B> {
     /// Removes from these changes the copies that exceed the limit; the slots that lack the most copies take precedence
     /// and keep theirs. If slots are waiting, a slot whose copies cannot be filled now gives up its place.
-    pub(super) fn limit_fills(&self, changes: &mut Vec<(SlotId, SlotConfig)>, view: &ClusterView) {
+    pub(super) fn limit_fills(&self, changes: &mut Vec<(SlotId, SlotConfig)>, view: &ClusterView<B>) {
         let limit = self.settings.moves_at_once;
         if limit == 0 || self.bugs.plants(Bug::MovesUnlimited) {
             return;
@@ -66,7 +66,7 @@ impl<B: Bugs> Coordinator<B> {
 
 /// Whether a slot has copies to fill and none of them can be filled: their nodes are silent, have full disks, or are
 /// about to stop.
-fn stands_still(config: &SlotConfig, view: &ClusterView) -> bool {
+fn stands_still(config: &SlotConfig, view: &ClusterView<impl Bugs>) -> bool {
     let cannot = |learner: &Incarnation| !view.is_heard(*learner) || view.avoid_as_primary.contains(learner);
     !config.learners.is_empty() && config.learners.iter().all(cannot)
 }

@@ -1,5 +1,4 @@
-//! The coordinator's messages to a node, the node's requests to the coordinator, and everything that falls due with
-//! time.
+//! The coordinator's messages to a node, and the node's requests to the coordinator.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,24 +11,12 @@ use proto::id::{Incarnation, Version};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
-use super::fetch::{GROUP, Upcoming};
-use super::{Event, HAND_OVER_TIMEOUT, Node, Proposals, Slots, TICK, Turn};
+use super::{Node, Proposals, Slots, Turn};
 use crate::bugs::{Bug, Bugs};
-use crate::outbox::Outbox;
-use crate::slot::EXPEL_AFTER;
 use crate::time::Timestamp;
-
-/// How often a complaint is repeated.
-const COMPLAINT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The minimum interval between proposals of admissions.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(60);
-
-/// How many keys, over all slots, may expire in one tick: 50,000 per second.
-const EXPIRIES_PER_TICK: usize = 1_000;
-
-/// If more than this passes between two ticks, the process was asleep and has heard nobody meanwhile.
-const SLEPT: Duration = TICK.saturating_mul(10);
 
 /// For how many tenths of the heartbeat timeout an answer of the coordinator is counted on: two clocks that are each off by
 /// a tenth at most still agree that the timeout has not passed.
@@ -138,16 +125,16 @@ impl<B: Bugs> Node<B> {
             drop(state);
             self.proposals().handing_over.remove(&slot);
         }
-        let mut neighbours = self.neighbours();
-        let followed: BTreeSet<_> = neighbours.followed().collect();
-        neighbours.update(self.incarnation(), before.as_deref(), &map, changed.into_iter());
-        self.lock_outboxes().retain(|to, _| neighbours.is_follower(*to));
+        let mut neighbors = self.neighbors();
+        let followed: BTreeSet<_> = neighbors.followed().collect();
+        neighbors.update(self.incarnation(), before.as_deref(), &map, changed.into_iter());
+        self.lock_outboxes().retain(|to, _| neighbors.is_follower(*to));
         // A primary that was followed long ago and is followed again had no reason to send anything meanwhile.
-        neighbours
+        neighbors
             .followed()
             .filter(|primary| !followed.contains(primary))
             .for_each(|it| self.peers.excuse_one(now, it));
-        drop(neighbours);
+        drop(neighbors);
         self.has_map_of_session.store(true, Ordering::Relaxed);
         self.finish(turn);
         Ok(())
@@ -227,102 +214,6 @@ impl<B: Bugs> Node<B> {
 
     pub(super) fn last_tick(&self) -> Timestamp {
         Timestamp(self.last_tick.load(Ordering::Relaxed))
-    }
-
-    /// Time has passed. Must be called each [`TICK`].
-    pub fn handle_timeout(&self, now: Timestamp, turn: &mut Turn) {
-        let last = Timestamp(self.last_tick.swap(now.0, Ordering::Relaxed));
-        if now - last > SLEPT {
-            // Nodes that were not heard meanwhile are not to blame.
-            self.peers.excuse(now);
-            self.outboxes().iter().for_each(|outbox| outbox.heard(now));
-        }
-        self.look_at_due_slots(now, turn);
-        self.compare_due(now, now - last, turn);
-        self.expel_silent(now);
-        self.complain(now);
-        self.memory().tick(now);
-        self.look_at_memory(now, turn);
-        self.sweep_completions(now);
-        self.reopen_late(now, turn);
-        self.finish(turn);
-    }
-
-    fn look_at_due_slots(&self, now: Timestamp, turn: &mut Turn) {
-        let mut due: Vec<SlotId> = {
-            let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
-            let ticks = now.0 / TICK.as_micros() as u64;
-            agenda.extract_if(..=ticks, |_, _| true).flat_map(|(_, slots)| slots).collect()
-        };
-        due.sort_unstable();
-        due.dedup();
-        let mut expiries_left = EXPIRIES_PER_TICK;
-        for group in due.chunks(GROUP) {
-            self.fetch_all(group.iter().map(|slot| (*slot, Upcoming::Other)));
-            group.iter().for_each(|slot| self.look_at(now, *slot, &mut expiries_left, turn));
-        }
-    }
-
-    fn look_at(&self, now: Timestamp, slot: SlotId, expiries_left: &mut usize, turn: &mut Turn) {
-        let mut state = self.slot(slot);
-        let found = state.look(self.cx(now, slot), expiries_left, turn);
-        let at = state.config();
-        drop(state);
-        for learner in found.admit {
-            self.proposals().admit.entry(learner).or_default().insert(slot, at);
-        }
-        for member in found.expel {
-            self.proposals().expel.entry(member).or_default().insert(slot, at);
-        }
-    }
-
-    /// Proposes removing nodes that have been silent for too long, in every slot where they count.
-    fn expel_silent(&self, now: Timestamp) {
-        // If answers take long because machines or networks are busy, silence means less.
-        let patience = |outbox: &Outbox| (outbox.round_trip() * 4).clamp(EXPEL_AFTER, EXPEL_AFTER * 2);
-        for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= patience(outbox)) {
-            // The proposal is repeated if the previous one had no effect.
-            let is_news = outbox.propose_removal(now);
-            let mut slots = Slots::new();
-            for slot in self.bits.slots() {
-                let state = self.slot(slot);
-                if state.counts(outbox.to) {
-                    slots.insert(slot, state.config());
-                }
-            }
-            if !slots.is_empty() {
-                if is_news {
-                    self.event(Event::Unresponsive(outbox.addr.clone(), slots.len()));
-                }
-                self.proposals().expel.insert(outbox.to, slots);
-            }
-        }
-    }
-
-    fn complain(&self, now: Timestamp) {
-        let is_silent = |primary: &Incarnation| self.peers.is_silent(now, *primary);
-        let silent: Vec<_> = self.neighbours().followed().filter(is_silent).collect();
-        if silent.is_empty() {
-            return;
-        }
-        let mut proposals = self.proposals();
-        if now - proposals.last_complaint >= COMPLAINT_PAUSE {
-            proposals.last_complaint = now;
-            proposals.complain.extend(silent);
-        }
-    }
-
-    /// Slots whose hand-over has not completed in time accept requests again.
-    fn reopen_late(&self, now: Timestamp, turn: &mut Turn) {
-        let late: Vec<SlotId> = {
-            let mut proposals = self.proposals();
-            let late = |_: &SlotId, (_, since): &mut (Incarnation, Timestamp)| now - *since >= HAND_OVER_TIMEOUT;
-            proposals.handing_over.extract_if(.., late).map(|(slot, _)| slot).collect()
-        };
-        let reopened = late.iter().filter(|slot| self.slot(**slot).reopen(self.cx(now, **slot), turn)).count();
-        if reopened > 0 {
-            self.event(Event::HandOverTimedOut(reopened));
-        }
     }
 }
 

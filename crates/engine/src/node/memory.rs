@@ -221,6 +221,6 @@ impl<B: Bugs> Node<B> {
 
     /// How many nodes lead what this one has copies of.
     fn followed(&self) -> usize {
-        self.neighbours().followed().count()
+        self.neighbors().followed().count()
     }
 }

@@ -15,7 +15,7 @@ impl Cluster {
     /// # Panics
     /// When that does not happen.
     #[track_caller]
-    pub fn settles(&self) {
+    pub fn wait_until_settled(&self) {
         let running = self.running().map(|(_, node)| node.addr.parse().expect("a node's address parses"));
         let ring = HashRing::with_nodes(self.setup.virtual_nodes, running);
         // If too few nodes run for a majority, the last members are remembered for as long as that lasts.
@@ -54,7 +54,7 @@ impl Cluster {
     /// # Panics
     /// When that does not happen.
     #[track_caller]
-    pub fn has_its_map_everywhere(&self) {
+    pub fn wait_until_map_everywhere(&self) {
         let version = self.map().version.0;
         for (index, node) in self.running() {
             eventually(&format!("{} has the map", node.addr), wait::SOON, || {
@@ -64,12 +64,12 @@ impl Cluster {
         }
     }
 
-    /// Waits until every slot is led by a running node. Which one may still change; see [`Cluster::settles`].
+    /// Waits until every slot is led by a running node. Which one may still change; see [`Cluster::wait_until_settled`].
     ///
     /// # Panics
     /// When that does not happen.
     #[track_caller]
-    pub fn is_led(&self) {
+    pub fn wait_until_led(&self) {
         let running: BTreeSet<&str> = self.running().map(|(_, node)| node.addr.as_str()).collect();
         eventually("every slot is led by a node that runs", wait::SOON, || {
             let map = self.map();
@@ -84,7 +84,7 @@ impl Cluster {
     /// # Panics
     /// When that does not happen.
     #[track_caller]
-    pub fn is_replaced(&self, index: usize) {
+    pub fn wait_until_leads_nothing(&self, index: usize) {
         let addr = &self.node(index).addr;
         let version = eventually(&format!("{addr} leads nothing any more"), wait::SOON, || {
             let map = self.map();
@@ -107,7 +107,7 @@ impl Cluster {
     /// # Panics
     /// When that does not happen.
     #[track_caller]
-    pub fn is_level(&self) {
+    pub fn wait_until_level(&self) {
         if self.running().count() < 2 {
             return;
         }
@@ -126,7 +126,7 @@ impl Cluster {
     /// # Panics
     /// When it does not.
     #[track_caller]
-    pub fn lists_who_runs(&self) {
+    pub fn wait_until_runners_listed(&self) {
         let running: BTreeSet<String> = self.running().map(|(_, node)| node.addr.clone()).collect();
         eventually("the coordinator lists the nodes that run", wait::SOON, || {
             let listed = self.listed();

@@ -9,7 +9,7 @@ use proto::slot::SlotId;
 
 /// How many slots this node shares with each other node, according to the map.
 #[derive(Debug, Default)]
-pub(super) struct Neighbours {
+pub(super) struct Neighbors {
     /// The incarnation that this node was counted as; `None` before the first map.
     me: Option<Incarnation>,
     /// The nodes with copies of what this node leads.
@@ -18,7 +18,7 @@ pub(super) struct Neighbours {
     followed: BTreeMap<Incarnation, usize>,
 }
 
-impl Neighbours {
+impl Neighbors {
     /// Accounts for a change of the map, in these slots, from `before`, the map counted last.
     pub(super) fn update(
         &mut self,
@@ -78,8 +78,8 @@ mod tests {
     fn what_has_changed_is_counted_as_the_whole_map_would_be() {
         let bits = SlotBits::new(8);
         let mut map = ClusterMap::empty("a".to_owned(), bits);
-        let mut neighbours = Neighbours::default();
-        neighbours.update(Incarnation(1), None, &map, std::iter::empty());
+        let mut neighbors = Neighbors::default();
+        neighbors.update(Incarnation(1), None, &map, std::iter::empty());
         let mut number = 1_u64;
         for version in 1..200 {
             let mut next = map.clone();
@@ -99,12 +99,12 @@ mod tests {
             // From some point on the node has another incarnation, as after a restart.
             let me = if version < 150 { Incarnation(1) } else { Incarnation(2) };
             let changed: Vec<_> = next.changes_from(&map).map(|(slot, _)| slot).collect();
-            neighbours.update(me, Some(&map), &next, changed.into_iter());
-            let mut anew = Neighbours::default();
+            neighbors.update(me, Some(&map), &next, changed.into_iter());
+            let mut anew = Neighbors::default();
             anew.update(me, None, &next, std::iter::empty());
-            assert_eq!((&neighbours.followers, &neighbours.followed), (&anew.followers, &anew.followed), "{version}");
+            assert_eq!((&neighbors.followers, &neighbors.followed), (&anew.followers, &anew.followed), "{version}");
             map = next;
         }
-        assert!(neighbours.is_follower(Incarnation(8)) && neighbours.followed().next().is_some());
+        assert!(neighbors.is_follower(Incarnation(8)) && neighbors.followed().next().is_some());
     }
 }
