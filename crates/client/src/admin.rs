@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::error::ErrorReply;
 use proto::id::NodeAddr;
-use proto::request::{LONGEST_WAIT, verbs};
+use proto::request::{LONGEST_HEALTHY_WAIT, verbs};
 
 use crate::answer::{NotAnAnswer, Request};
 use crate::client::{Client, checked_key};
@@ -182,7 +182,7 @@ impl Client {
     /// [`Error::Refused`] if the cluster did not become healthy in time; the reason begins with `TIMEOUT` and names
     /// what is missing. [`Error::NotReached`] if the coordinator does not answer.
     pub async fn wait_healthy(&self, span: Duration) -> Result<(), Error> {
-        let span = span.min(LONGEST_WAIT);
+        let span = span.min(LONGEST_HEALTHY_WAIT);
         let word = format!("{}ms", span.as_millis());
         let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
         let timeouts = Timeouts::until(self.cluster.deadline() + span);

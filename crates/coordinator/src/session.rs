@@ -43,7 +43,7 @@ async fn run(connection: &mut Connection, driver: &Driver, shared: &Shared, shut
     }
     let from = connection.stream.peer_addr().ok();
     let mut client = ClientSession { driver, shared, from, unanswered: NotAnswered::default(), upgrade: None };
-    let upgrade = loop {
+    loop {
         let served = connection.serve(&mut client, shared, shutdown).await;
         if !matches!(served, Ok(Ended::Upgraded)) {
             // A node has joined, but was gone before it was answered.
@@ -57,19 +57,16 @@ async fn run(connection: &mut Connection, driver: &Driver, shared: &Shared, shut
                 let Some(response) = wait_healthy(connection, driver, span, shutdown).await? else { return Ok(()) };
                 response.encode(encoding, &mut connection.output);
             }
-            upgrade => break upgrade,
+            Some(Upgrade::Watch(encoding)) => return watch(connection, driver, encoding, shutdown).await,
+            Some(Upgrade::Node { addr, joined }) => {
+                let messages = driver.open_session(joined.incarnation);
+                let mut node = NodeSession { driver, addr, node: joined.incarnation, sent: MapVersion(0), messages };
+                let ended = node.run(connection, &joined, shutdown).await;
+                driver.close_session(node.node, node.messages);
+                return ended;
+            }
+            None => unreachable!("a request that upgrades the connection says to what"),
         }
-    };
-    match upgrade {
-        Some(Upgrade::Watch(encoding)) => watch(connection, driver, encoding, shutdown).await,
-        Some(Upgrade::Node { addr, joined }) => {
-            let messages = driver.open_session(joined.incarnation);
-            let mut node = NodeSession { driver, addr, node: joined.incarnation, sent: MapVersion(0), messages };
-            let ended = node.run(connection, &joined, shutdown).await;
-            driver.close_session(node.node, node.messages);
-            ended
-        }
-        Some(Upgrade::Wait(..)) | None => Ok(()),
     }
 }
 
@@ -234,11 +231,12 @@ impl ClientSession<'_> {
                 Err(error) => Response::Error(error),
             },
             CoordinatorRequest::Ping => Response::Pong,
-            // Handled by the caller, since they end the connection or turn it into something else.
             CoordinatorRequest::Quit
             | CoordinatorRequest::WatchMap
             | CoordinatorRequest::WaitHealthy(_)
-            | CoordinatorRequest::Join(_) => Response::Ok,
+            | CoordinatorRequest::Join(_) => {
+                unreachable!("the caller handles what ends the connection or turns it into something else")
+            }
         }
     }
 

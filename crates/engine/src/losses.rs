@@ -51,7 +51,7 @@ impl Losses {
     }
 
     /// Counts lost writes that could not be kept, because later writes had overwritten them.
-    pub fn add_overwritten(&mut self, writes: u64) {
+    pub fn add_unkept(&mut self, writes: u64) {
         self.count += writes;
     }
 
@@ -79,7 +79,7 @@ mod tests {
         for _ in 0..LOSSES + 5 {
             losses.add(Loss { slot: SlotId(1), record: record.clone(), common: Version::NONE, winner: Epoch(2) });
         }
-        losses.add_overwritten(2);
+        losses.add_unkept(2);
         assert_eq!((losses.iter().count(), losses.count()), (LOSSES, LOSSES as u64 + 7));
     }
 }

@@ -418,16 +418,7 @@ pub(crate) fn held_by(target: &[Incarnation]) -> SlotConfig {
 }
 
 fn change(now: &SlotConfig, next: SlotConfig) -> Plan {
-    if has_same_holders(now, &next) { Plan::Keep } else { Plan::Change(next) }
-}
-
-/// Whether two configurations differ at most in epoch and version.
-pub(crate) fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
-    std::ptr::eq(one, other)
-        || (one.primary == other.primary
-            && one.isr == other.isr
-            && one.learners == other.learners
-            && one.elr == other.elr)
+    if now.has_same_holders(&next) { Plan::Keep } else { Plan::Change(next) }
 }
 
 /// The configurations of a map, one for each run of neighboring slots with the same holders.
@@ -435,7 +426,7 @@ pub(crate) fn runs(map: &ClusterMap) -> impl Iterator<Item = &SlotConfig> {
     let mut before: Option<&SlotConfig> = None;
     map.slots()
         .map(|(_, config)| &**config)
-        .filter(move |config| !before.replace(config).is_some_and(|before| has_same_holders(before, config)))
+        .filter(move |config| !before.replace(config).is_some_and(|before| before.has_same_holders(config)))
 }
 
 /// The survivors in the order in which the ring names them, followed by those it no longer wants.

@@ -23,7 +23,7 @@ use crate::table::shared::{HEAD_BYTES, LONG, SHORT_MOST, Shared};
 ///
 /// The word is, from its lowest bit: the length of the bytes in 12 bits, that of the key in 8, the sequence number of
 /// the version in 28, and its epoch in 10. If any of these does not fit, `LONG` is set, with the length of the bytes in
-/// 32 bits and that of the key in 26. Both forms continue with the kind in 3 bits, `HAS_TOLD`, and `HAS_IDENTITY`.
+/// 32 bits and that of the key in 26. Both forms continue with the kind in 3 bits, `HAS_REPLY`, and `HAS_IDENTITY`.
 ///
 /// The mark is when the key was last used, by the clock of [`crate::memory`]. It is not part of the write.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ const SHORT_EPOCH_MOST: u64 = (1 << (KIND_SHIFT - EPOCH_SHIFT)) - 1;
 const LONG_KEY_MOST: u64 = (1 << (KIND_SHIFT - LONG_KEY_SHIFT)) - 1;
 
 /// The flag that a record holds what a client was told.
-const HAS_TOLD: u64 = 1 << 61;
+const HAS_REPLY: u64 = 1 << 61;
 
 /// The flag that a record holds an identity.
 const HAS_IDENTITY: u64 = 1 << 62;
@@ -68,7 +68,7 @@ const _: () = assert!(limits::KEY_BYTES as u64 <= LONG_KEY_MOST);
 const VERSION_BYTES: usize = 2 * size_of::<u64>();
 
 /// The size of the length of what a client was told.
-const TOLD_LEN_BYTES: usize = size_of::<u16>();
+const REPLY_LEN_BYTES: usize = size_of::<u16>();
 
 /// The size of an identity's number.
 const SEQ_BYTES: usize = size_of::<u64>();
@@ -132,7 +132,7 @@ impl Record {
         }
         let reply_len = u16::try_from(reply.len()).expect("a reply is within its limit").to_be_bytes();
         let parts = [key, first, second, reply, &reply_len, client, &seq, &identity_len];
-        Self::joined(version, flags | HAS_TOLD, key_len, &parts)
+        Self::joined(version, flags | HAS_REPLY, key_len, &parts)
     }
 
     /// A record of these parts, preceded by the version if that does not fit into the word.
@@ -268,11 +268,11 @@ impl Record {
     /// Where the identity, or what was told before it, begins.
     fn end(&self) -> usize {
         let start = self.identity_start();
-        if self.0.word() & HAS_TOLD == 0 { start } else { start - TOLD_LEN_BYTES - self.reply_len() }
+        if self.0.word() & HAS_REPLY == 0 { start } else { start - REPLY_LEN_BYTES - self.reply_len() }
     }
 
     fn reply_len(&self) -> usize {
-        if self.0.word() & HAS_TOLD == 0 {
+        if self.0.word() & HAS_REPLY == 0 {
             return 0;
         }
         let len = self.bytes().get(..self.identity_start()).and_then(<[u8]>::last_chunk);

@@ -65,8 +65,15 @@ impl Registry {
     }
 
     /// Registers a node, replacing whoever was registered at that address.
-    pub(crate) fn insert(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, by_hand: bool) {
-        self.nodes.insert(addr, Registered { incarnation, by_hand, last_heard: now, session: Session::Stands });
+    pub(crate) fn insert(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation) {
+        let node = Registered { incarnation, by_hand: false, last_heard: now, session: Session::Stands };
+        self.nodes.insert(addr, node);
+    }
+
+    /// Registers an address at an operator's request, replacing whoever was registered there.
+    pub(crate) fn insert_by_hand(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation) {
+        let node = Registered { incarnation, by_hand: true, last_heard: now, session: Session::Stands };
+        self.nodes.insert(addr, node);
     }
 
     /// Registers a node that an earlier run of the coordinator knew and that has not been heard since.
@@ -94,6 +101,11 @@ impl Registry {
     /// All nodes, sorted by address.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeAddr, &Registered)> {
         self.nodes.iter()
+    }
+
+    /// Those that were registered by hand.
+    pub(crate) fn by_hand(&self) -> impl Iterator<Item = Incarnation> {
+        self.nodes.values().filter(|node| node.by_hand).map(|node| node.incarnation)
     }
 
     /// How many nodes there are.
@@ -256,8 +268,8 @@ mod tests {
     #[test]
     fn a_node_unheard_for_the_timeout_is_taken_out() {
         let mut registry = Registry::new(TIMEOUT);
-        registry.insert(at(0), addr(1), Incarnation(1), false);
-        registry.insert(at(0), addr(2), Incarnation(2), false);
+        registry.insert(at(0), addr(1), Incarnation(1));
+        registry.insert(at(0), addr(2), Incarnation(2));
         for second in (0..=9).step_by(2) {
             assert!(registry.heard(at(second), &addr(2)));
             assert_eq!(registry.remove_silent(at(second)), []);
@@ -272,8 +284,8 @@ mod tests {
     fn a_longer_timeout_of_before_is_honored_as_long_as_nodes_may_go_by_it() {
         let mut registry = Registry::new(TIMEOUT);
         registry.honor(2 * TIMEOUT, at(20));
-        registry.insert(at(0), addr(1), Incarnation(1), false);
-        registry.insert(at(2), addr(2), Incarnation(2), false);
+        registry.insert(at(0), addr(1), Incarnation(1));
+        registry.insert(at(2), addr(2), Incarnation(2));
         for second in (0..20).step_by(2) {
             assert_eq!(registry.remove_silent(at(second)), []);
         }
@@ -284,7 +296,7 @@ mod tests {
     #[test]
     fn a_silent_node_is_suspected_before_it_is_taken_out_and_a_moment_of_sleep_excuses_only_the_first() {
         let mut registry = Registry::new(TIMEOUT);
-        registry.insert(at(0), addr(1), Incarnation(1), false);
+        registry.insert(at(0), addr(1), Incarnation(1));
         assert!(!registry.is_suspect(at(0), Incarnation(1)) && registry.is_suspect(at(1), Incarnation(1)));
         registry.excuse(at(1));
         assert!(!registry.is_suspect(at(1), Incarnation(1)));
@@ -303,7 +315,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let may_live = |registry: &Registry, now, is_successor| registry.may_live(now, &addr(1), second, is_successor);
         assert!(!may_live(&registry, at(0), false));
-        registry.insert(at(0), addr(1), Incarnation(1), false);
+        registry.insert(at(0), addr(1), Incarnation(1));
         assert!(may_live(&registry, at(0), false) && may_live(&registry, at(0), true));
         // Silent: the next start from its disk may come, others only after the timeout.
         assert!(may_live(&registry, at(5), false) && !may_live(&registry, at(5), true));
@@ -312,14 +324,14 @@ mod tests {
         assert!(!may_live(&registry, at(6), false), "it would have come back");
         registry.insert_unheard(at(7), addr(1), Incarnation(1));
         assert!(may_live(&registry, at(7), false) && !may_live(&registry, at(8), false));
-        registry.insert(at(9), addr(1), Incarnation(2), true);
+        registry.insert_by_hand(at(9), addr(1), Incarnation(2));
         assert!(!may_live(&registry, at(9), false), "nothing of ours need be there");
     }
 
     #[test]
     fn a_registry_that_slept_blames_nobody() {
         let mut registry = Registry::new(TIMEOUT);
-        registry.insert(at(0), addr(1), Incarnation(1), false);
+        registry.insert(at(0), addr(1), Incarnation(1));
         assert_eq!(registry.remove_silent(at(1)), []);
         assert_eq!(registry.remove_silent(at(60)), [], "nobody could be heard in between");
         for second in (62..70).step_by(2) {

@@ -285,7 +285,7 @@ impl<B: Bugs> Slot<B> {
         if config.primary == Some(cx.me) {
             // If others already follow a newer primary, this configuration is stale and a newer map is on its way.
             if config.epoch >= self.epoch {
-                self.lead(cx, (config, is_new), cluster_settings, outbox, turn);
+                self.lead(cx, config, is_new, cluster_settings, outbox, turn);
             }
             return;
         }
@@ -495,7 +495,7 @@ impl<B: Bugs> Slot<B> {
         let writes: Vec<_> = records.into_iter().filter(Record::is_asked_for).collect();
         // A record may have written several keys.
         let lost = lost.max(writes.len() as u64);
-        turn.overwritten += lost.saturating_sub(writes.len() as u64);
+        turn.unkept += lost.saturating_sub(writes.len() as u64);
         if lost > 0 {
             turn.events.push(Event::CutAway(cx.id, lost));
         }

@@ -396,16 +396,10 @@ pub(crate) async fn go_on<S: Session>(
 
 /// Executes what has arrived, until there is enough to write.
 fn execute<S: Session>(reader: &mut FrameReader, session: &mut S, output: &mut Vec<u8>) -> Stopped {
-    let mut full = false;
     let look_ahead = |session: &mut &mut S, frames: Frames<'_>| session.look_ahead(frames);
-    let stopped = reader.frames_ahead(session, look_ahead, |session, frame| {
-        if output.len() >= OUTPUT_BYTES {
-            full = true;
-            return Flow::Settle;
-        }
-        session.request(frame, output)
-    });
-    if full { Stopped::Handler(Flow::Next) } else { stopped }
+    reader.frames_ahead(session, look_ahead, |session, frame| {
+        if output.len() >= OUTPUT_BYTES { Flow::Settle } else { session.request(frame, output) }
+    })
 }
 
 /// Waits for `timeout`; forever if it is zero, without reading the clock.

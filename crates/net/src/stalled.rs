@@ -112,10 +112,10 @@ impl Connection {
             }
             if may_read && *stopped == Stopped::Handler(Flow::Body) {
                 self.keep_body(session);
-                *stopped = Stopped::Handler(Flow::Next);
+                *stopped = Stopped::Handler(Flow::Settle);
                 continue;
             }
-            if may_read && matches!(stopped, Stopped::Handler(Flow::Next | Flow::Settle)) {
+            if may_read && *stopped == Stopped::Handler(Flow::Settle) {
                 self.keep_more(session, stopped).await?;
                 continue;
             }

@@ -49,7 +49,7 @@ const BYTES_PER_PROBE: u64 = 512 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 
 /// The number of such a probe. Requests are numbered from 1.
-pub(crate) const QUESTION: u64 = 0;
+pub(crate) const PROBE_ID: u64 = 0;
 
 /// The answer to one request, as RESP bytes, or why there is none.
 pub(crate) type Answer = Result<Vec<u8>, Failed>;
@@ -342,7 +342,7 @@ async fn send_batches(
                 batch = batches.recv() => break batch,
                 _ = looks.tick() => {
                     if !lock(waiting).is_empty() {
-                        Copies { id: QUESTION, slots: Vec::new() }.encode(&mut bytes);
+                        Copies { id: PROBE_ID, slots: Vec::new() }.encode(&mut bytes);
                         stream.write_all(&bytes).await?;
                         bytes.clear();
                     }
@@ -409,7 +409,7 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &PendingAnswers, he
             input.advance(len);
         }
         let mut waiting = lock(waiting);
-        for (id, bytes) in arrived.into_iter().filter(|(id, _)| *id != QUESTION) {
+        for (id, bytes) in arrived.into_iter().filter(|(id, _)| *id != PROBE_ID) {
             let answer = waiting.remove(&id).ok_or_else(|| wrong("an answer to no request"))?;
             // A read that has meanwhile gone to a replica no longer waits.
             let _ = answer.send(Ok(bytes));

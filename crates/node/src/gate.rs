@@ -35,9 +35,9 @@ impl Gatekeeper for Unauthenticated<'_> {
                     CommandOutcome::Admitted => AuthOutcome::Admitted,
                     CommandOutcome::WrongPassword => AuthOutcome::WrongPassword,
                     CommandOutcome::Answered(flow) => AuthOutcome::Answered(flow),
-                    CommandOutcome::Reset | CommandOutcome::Count | CommandOutcome::Wait { .. } => {
-                        AuthOutcome::Answered(Flow::Next)
-                    }
+                    // The client was not admitted, so there is nothing to reset.
+                    CommandOutcome::Reset => AuthOutcome::Answered(Flow::Next),
+                    CommandOutcome::Count | CommandOutcome::Wait { .. } => unreachable!("not of these commands"),
                 };
             }
             Ok(NodeRequest::Quit) => (Response::Ok, Flow::Close),

@@ -116,9 +116,8 @@ pub async fn run(
     mut leave: oneshot::Receiver<Farewell>,
 ) {
     let mut membership = Membership::new(driver, settings, notices);
-    let mut pause = FIRST_PAUSE;
     loop {
-        let ended = membership.session(&mut leave, &mut pause).await;
+        let ended = membership.session(&mut leave).await;
         // A node that has left is no longer a member. But the coordinator must learn that its data is gone, or it
         // keeps waiting for this node.
         let is_heard = matches!(ended, Ended::Left | Ended::Unregistered);
@@ -161,7 +160,7 @@ pub async fn run(
             }
         };
         tokio::select! {
-            () = sleep(pause.min(longest)) => pause = (pause * 2).min(longest),
+            () = sleep(membership.pause.min(longest)) => membership.pause = (membership.pause * 2).min(longest),
             Ok(left) = &mut leave, if membership.left.is_none() => {
                 if left.cleared {
                     // The coordinator is told once it is back.
@@ -204,13 +203,17 @@ struct Membership {
     told_full: bool,
     /// This session's coordinator has been told of fills that this node is making.
     told_of_fills: bool,
-    /// How many writes this node has refused for lack of memory, and when that number was last seen to grow.
-    refused: (u64, Option<Instant>),
+    /// How many writes this node has refused for lack of memory.
+    refused_writes: u64,
+    /// When that number was last seen to grow.
+    refused_at: Option<Instant>,
     /// This session's coordinator knows that this node lacks memory.
     told_of_memory: bool,
     /// This node was told to delete its data. It applies no more maps.
     dismissed: bool,
     disk_watch: DiskWatch,
+    /// How long to wait before the next session.
+    pause: Duration,
 }
 
 impl Settings {
@@ -243,22 +246,24 @@ impl Membership {
             awaits_admission: false,
             told_full: false,
             told_of_fills: false,
-            refused: (0, None),
+            refused_writes: 0,
+            refused_at: None,
             told_of_memory: false,
             dismissed: false,
             disk_watch: DiskWatch::default(),
+            pause: FIRST_PAUSE,
         }
     }
 
     /// Runs one session until it ends.
-    async fn session(&mut self, leave: &mut oneshot::Receiver<Farewell>, pause: &mut Duration) -> Ended {
+    async fn session(&mut self, leave: &mut oneshot::Receiver<Farewell>) -> Ended {
         let stream = match timeout(REJOIN_TIMEOUT, self.settings.connect()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Ended::Broken(error.to_string()),
             Err(_) => return Ended::Broken("no answer".to_owned()),
         };
         let mut connection = Connection::new(stream);
-        match self.talk(&mut connection, leave, pause).await {
+        match self.talk(&mut connection, leave).await {
             Ok(ended) => ended,
             Err(error) => Ended::Broken(error.to_string()),
         }
@@ -268,7 +273,6 @@ impl Membership {
         &mut self,
         connection: &mut Connection,
         leave: &mut oneshot::Receiver<Farewell>,
-        pause: &mut Duration,
     ) -> io::Result<Ended> {
         connection.stream.set_nodelay(true)?;
         self.awaits_admission = self.say_password(&mut connection.output);
@@ -290,7 +294,7 @@ impl Membership {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                     heard = Instant::now();
-                    if let Some(ended) = self.handle(connection, pause).await {
+                    if let Some(ended) = self.handle(connection).await {
                         connection.flush().await?;
                         return Ok(ended);
                     }
@@ -362,10 +366,10 @@ impl Membership {
     /// Reports, when that has changed, whether this node has just refused writes for lack of memory.
     fn tell_memory(&mut self, out: &mut Vec<u8>) {
         let refused = self.driver.node().memory_figures().refused;
-        if refused > self.refused.0 {
-            self.refused = (refused, Some(Instant::now()));
+        if refused > self.refused_writes {
+            (self.refused_writes, self.refused_at) = (refused, Some(Instant::now()));
         }
-        let is_short = self.refused.1.is_some_and(|at| at.elapsed() < REFUSING);
+        let is_short = self.refused_at.is_some_and(|at| at.elapsed() < REFUSING);
         if is_short != self.told_of_memory {
             self.told_of_memory = is_short;
             NodeMessage::Memory { is_short }.encode(out);
@@ -401,7 +405,7 @@ impl Membership {
     }
 
     /// Handles what has arrived; returns how the session ended, if it did.
-    async fn handle(&mut self, connection: &mut Connection, pause: &mut Duration) -> Option<Ended> {
+    async fn handle(&mut self, connection: &mut Connection) -> Option<Ended> {
         loop {
             let Connection { reader, output, .. } = connection;
             let was_dismissed = self.dismissed;
@@ -446,7 +450,7 @@ impl Membership {
                     return Some(ended);
                 }
                 if begins {
-                    *pause = FIRST_PAUSE;
+                    self.pause = FIRST_PAUSE;
                 }
                 continue;
             }

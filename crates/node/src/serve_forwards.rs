@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answering;
 use crate::driver::Driver;
-use crate::forward::{PROBE_INTERVAL, QUESTION};
+use crate::forward::{PROBE_ID, PROBE_INTERVAL};
 use crate::wait;
 use crate::walks;
 
@@ -35,7 +35,7 @@ const WAITING: usize = 16_384;
 const ANSWER_BYTES: usize = 1024 * 1024;
 
 /// A keepalive: an answer to no request, which shows that this node is alive.
-const NOTHING: &[u8] = b"$0\r\n\r\n";
+const PROBE_ANSWER: &[u8] = b"$0\r\n\r\n";
 
 /// How many questions for keys are answered concurrently on one connection. Beyond this, nothing is read either.
 const LISTS: usize = 512;
@@ -140,7 +140,7 @@ pub(crate) async fn serve(connection: &mut Connection, driver: &Driver, shutdown
             () = ready(()), if !session.long.is_empty() => session.send_long(output),
             () = sleep_until(late) => {}
             // Probes are not read now, so the other node gets keepalives instead.
-            () = sleep(PROBE_INTERVAL), if !may_read => respond(QUESTION, NOTHING, output),
+            () = sleep(PROBE_INTERVAL), if !may_read => respond(PROBE_ID, PROBE_ANSWER, output),
             () = shutdown.begun(), if session.pending.is_empty() && session.long.is_empty() => return Ok(()),
         }
     }
@@ -157,7 +157,7 @@ async fn persist(connection: &Connection, driver: &Driver) -> io::Result<()> {
             () = sleep_until(deadline) => return Err(io::ErrorKind::TimedOut.into()),
             () = sleep(PROBE_INTERVAL) => {
                 let mut bytes = Vec::new();
-                respond(QUESTION, NOTHING, &mut bytes);
+                respond(PROBE_ID, PROBE_ANSWER, &mut bytes);
                 connection.write(&bytes).await?;
             }
         }

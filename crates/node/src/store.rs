@@ -6,7 +6,7 @@
 
 mod beside;
 mod duty_cycle;
-mod gather;
+mod group_commit;
 mod log;
 mod map_file;
 mod open;

@@ -29,7 +29,7 @@ pub use glob::{glob_matches, literal_prefix};
 pub use keyspace::{KeyspaceRequest, Scan, exists_request};
 pub use many::{KeyWords, LastWords};
 pub use server::{ClientCommand, CommandQuery, Hello, NamesOrPattern, ServerCommand};
-pub use span::{LONGEST_WAIT, WAIT, span_of};
+pub use span::{HEALTHY_WAIT, LONGEST_HEALTHY_WAIT, span_of};
 
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

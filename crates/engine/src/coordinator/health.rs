@@ -8,7 +8,7 @@ use proto::session::Filling;
 
 use super::{Coordinator, Phase};
 use crate::bugs::Bugs;
-use crate::plan::{ClusterView, Plan, has_same_holders, plan};
+use crate::plan::{ClusterView, Plan, plan};
 use crate::status::{Fill, HandOver, Leaver, Problem, Ranges, Stage, Status};
 use crate::time::Timestamp;
 
@@ -129,7 +129,7 @@ impl<B: Bugs> Coordinator<B> {
         let targets = self.targets();
         for (slot, target) in self.settings.bits.slots().zip(targets.iter()) {
             let config = self.map.config(slot);
-            if !run.as_ref().is_some_and(|(before, wanted, _)| *wanted == target && has_same_holders(before, config)) {
+            if !run.as_ref().is_some_and(|(before, wanted, _)| *wanted == target && before.has_same_holders(config)) {
                 let look = self.look(config, target, &view);
                 run = Some((config, target, look));
             }

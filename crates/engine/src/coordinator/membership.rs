@@ -183,7 +183,7 @@ impl<B: Bugs> Coordinator<B> {
                 (false, true) => Event::Restarted(addr.clone(), incarnation),
                 (false, false) => Event::Registered(addr.clone(), incarnation),
             });
-            self.registry.insert(now, addr.clone(), incarnation, false);
+            self.registry.insert(now, addr.clone(), incarnation);
             self.is_back(&addr);
             // Also if addresses registered by hand are served already: nodes of an earlier cluster may be about to
             // bring its map.
@@ -212,7 +212,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         self.has_room()?;
         let incarnation = self.next_incarnation();
-        self.registry.insert(now, addr.clone(), incarnation, true);
+        self.registry.insert_by_hand(now, addr.clone(), incarnation);
         self.away.remove(&addr);
         self.weights.remove(&addr);
         self.ring.add(addr.clone());

@@ -134,7 +134,7 @@ impl<B: Bugs> Coordinator<B> {
     /// How many copies each slot should have: one per node on the ring if there are fewer nodes than copies wanted.
     /// Nodes that are briefly away are counted; nodes that are leaving are not.
     pub(super) fn wanted(&self) -> usize {
-        let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).count();
+        let by_hand = self.registry.by_hand().count();
         self.ring.nodes().len().saturating_sub(by_hand).min(self.copies())
     }
 

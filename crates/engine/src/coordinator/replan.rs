@@ -12,7 +12,7 @@ use super::Coordinator;
 use super::health::to_fill;
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
-use crate::plan::{self, ClusterView, Plan, has_same_holders, plan};
+use crate::plan::{self, ClusterView, Plan, plan};
 use crate::promotion::Promotion;
 use crate::time::Timestamp;
 
@@ -98,7 +98,7 @@ impl<B: Bugs> Coordinator<B> {
         let targets = self.targets();
         let mut before: Option<Planned<'_>> = None;
         for ((slot, config), target) in self.map.slots().zip(targets.iter()) {
-            let is_alike = |it: &Planned<'_>| it.target == target && has_same_holders(it.config, config);
+            let is_alike = |it: &Planned<'_>| it.target == target && it.config.has_same_holders(config);
             let planned = before.take().filter(is_alike).unwrap_or_else(|| Planned {
                 config,
                 target,
@@ -296,10 +296,9 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     pub(super) fn view(&self, now: Timestamp) -> ClusterView<B> {
-        let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).map(|(_, node)| node.incarnation);
         ClusterView {
             alive: self.registry.incarnations(),
-            by_hand: by_hand.collect(),
+            by_hand: self.registry.by_hand().collect(),
             gone: self.gone.clone(),
             avoid_as_primary: self.full.union(&self.stopping).copied().collect(),
             leaving: self.leavers(),

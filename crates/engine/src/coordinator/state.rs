@@ -52,7 +52,6 @@ impl<B: Bugs> Coordinator<B> {
     /// The state to be persisted.
     #[must_use]
     pub fn state(&self) -> String {
-        let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).map(|(_, node)| node.incarnation);
         let successor = |(old, new): (&Incarnation, &Incarnation)| format!("{old}:{new}");
         let mut text = self.map.update_since(MapVersion(0)).to_lines().join("\n");
         // Writing to a String cannot fail.
@@ -60,7 +59,7 @@ impl<B: Bugs> Coordinator<B> {
             text,
             "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
              AWAY {}\nWEIGHTS {}\nMOVED_OFF {}\nVIRTUAL_NODES {}\nSTARTS {}\nRELIED_ON {}\n",
-            list(by_hand),
+            list(self.registry.by_hand()),
             list(self.gone.iter()),
             list(self.unregistered.iter()),
             list(self.reborn.iter().map(successor)),
@@ -121,7 +120,7 @@ impl<B: Bugs> Coordinator<B> {
             let is_by_hand = by_hand.contains(&incarnation);
             let addr = member.addr.clone();
             if is_by_hand {
-                coordinator.registry.insert(now, addr, incarnation, true);
+                coordinator.registry.insert_by_hand(now, addr, incarnation);
             } else {
                 coordinator.registry.insert_unheard(now, addr, incarnation);
             }

@@ -15,7 +15,7 @@ use proto::slot::SlotId;
 
 use super::Coordinator;
 use crate::bugs::{Bug, Bugs};
-use crate::plan::{ClusterView, has_same_holders};
+use crate::plan::ClusterView;
 
 impl<B: Bugs> Coordinator<B> {
     /// Removes from these changes the copies that exceed the limit; the slots that lack the most copies take precedence
@@ -49,7 +49,7 @@ impl<B: Bugs> Coordinator<B> {
             waiting += usize::from(!stands_still(next, view));
             next.learners.clear();
         }
-        changes.retain(|(slot, next)| !has_same_holders(self.map.config(*slot), next));
+        changes.retain(|(slot, next)| !self.map.config(*slot).has_same_holders(next));
         let changed: BTreeSet<SlotId> = changes.iter().map(|(slot, _)| *slot).collect();
         // A slot that would start again at once, regardless of what waits, gives up no place.
         let makes_room = |config: &SlotConfig| {

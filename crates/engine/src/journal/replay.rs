@@ -157,7 +157,7 @@ mod tests {
     fn lose(node: &Node<NoBugs>, losses: Vec<Loss>, unkept: u64) {
         let mut turn = Turn::default();
         turn.losses = losses;
-        turn.overwritten = unkept;
+        turn.unkept = unkept;
         node.handle_timeout(Timestamp::default(), &mut turn);
     }
 

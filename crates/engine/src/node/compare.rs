@@ -59,7 +59,8 @@ impl<B: Bugs> Node<B> {
         &self,
         now: Timestamp,
         from: Incarnation,
-        (slot, query): (SlotId, u64),
+        slot: SlotId,
+        query: u64,
         compared: Compared,
         turn: &mut Turn,
     ) {

@@ -122,7 +122,7 @@ impl<B: Bugs> Node<B> {
         let slot = entry.slot();
         match entry {
             Entry::Loss(loss) => self.lock_losses().add(loss),
-            Entry::Unkept { writes } => self.lock_losses().add_overwritten(writes),
+            Entry::Unkept { writes } => self.lock_losses().add_unkept(writes),
             entry => return self.replay_in_slot(slot, entry),
         }
         true

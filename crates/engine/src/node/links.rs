@@ -52,7 +52,7 @@ impl<B: Bugs> Node<B> {
                 self.slot(slot).depose(self.cx(now, slot), epoch, turn);
             }
             LinkReply::Compared { slot, query, compared } if self.has_slot(slot) => {
-                self.handle_compared(now, from.to, (slot, query), compared, turn);
+                self.handle_compared(now, from.to, slot, query, compared, turn);
             }
             LinkReply::Behind { .. } | LinkReply::Deposed { .. } | LinkReply::Compared { .. } => return false,
         }

@@ -20,7 +20,7 @@ pub struct Turn {
     agenda: Vec<(Timestamp, SlotId)>,
     pub(crate) events: Vec<Event>,
     pub(crate) losses: Vec<Loss>,
-    pub(crate) overwritten: u64,
+    pub(crate) unkept: u64,
     pub(crate) to_digest: Vec<ToDigest>,
 }
 
@@ -70,7 +70,7 @@ impl<B: Bugs> Node<B> {
         if !turn.events.is_empty() {
             self.events.lock().unwrap_or_else(PoisonError::into_inner).append(&mut turn.events);
         }
-        if !turn.losses.is_empty() || turn.overwritten > 0 {
+        if !turn.losses.is_empty() || turn.unkept > 0 {
             // IMPORTANT: noted under the archive's lock, so that a snapshot of the archive knows which entries it
             // includes.
             let mut losses = self.lock_losses();
@@ -78,10 +78,10 @@ impl<B: Bugs> Node<B> {
                 self.noted.note_loss(&loss);
                 losses.add(loss);
             }
-            let unkept = std::mem::take(&mut turn.overwritten);
+            let unkept = std::mem::take(&mut turn.unkept);
             if unkept > 0 {
                 self.noted.note_unkept_losses(unkept);
-                losses.add_overwritten(unkept);
+                losses.add_unkept(unkept);
             }
         }
     }

@@ -115,7 +115,8 @@ impl<B: Bugs> Slot<B> {
     pub(super) fn lead(
         &mut self,
         cx: SlotContext<'_>,
-        (config, is_new_config): (&SlotConfig, bool),
+        config: &SlotConfig,
+        is_new_config: bool,
         cluster_settings: &ClusterSettings,
         mut outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
         turn: &mut Turn,
@@ -314,8 +315,8 @@ impl<B: Bugs> Slot<B> {
             return Ok(self.answer(Written::Done(Version::NONE), newest_seq, write.ack, waiting));
         }
         match write.change {
-            Change::Put(value) => self.has_memory(cx, || self.more_for(write, (value, false), newest))?,
-            Change::PutFor(value, _) => self.has_memory(cx, || self.more_for(write, (value, true), newest))?,
+            Change::Put(value) => self.has_memory(cx, || self.more_for(write, value, false, newest))?,
+            Change::PutFor(value, _) => self.has_memory(cx, || self.more_for(write, value, true, newest))?,
             Change::Delete | Change::Expire(_) | Change::Persist | Change::Modify(_) => {}
         }
         let version = self.order_write(cx, write, turn);

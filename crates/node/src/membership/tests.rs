@@ -218,7 +218,7 @@ async fn a_lack_of_memory_is_over_if_nothing_was_refused_for_a_while() {
     let (_listener, settings) = listen().await;
     let mut membership = Membership::new(node.driver.clone(), settings, mpsc::channel(1).0);
     let mut told = |refused_at| {
-        (membership.refused, membership.told_of_memory) = ((0, Some(refused_at)), true);
+        (membership.refused_at, membership.told_of_memory) = (Some(refused_at), true);
         let mut out = Vec::new();
         membership.tell_memory(&mut out);
         String::from_utf8(out).unwrap()

@@ -148,7 +148,8 @@ impl Snapshots {
     pub(super) fn advance(
         &mut self,
         store: &Store,
-        (end, synced): (Position, Position),
+        end: Position,
+        synced: Position,
         keep: Keep,
     ) -> anyhow::Result<Option<Finished>> {
         match self.stage.take() {

@@ -19,7 +19,7 @@ use storage::SimDisk;
 use storage::disk::sim::{Fault, Operation};
 use tokio::time::sleep;
 
-use super::snapshots::{Keep, Snapshots};
+use super::snapshots::{Finished, Keep, Snapshots};
 use super::*;
 use crate::driver::Driver;
 
@@ -397,7 +397,7 @@ async fn make_snapshot(node: &mut Durable, snapshots: &mut Snapshots) {
     write_and_sync(&node.driver, &node.store, journal);
     let mut finished = None;
     eventually("a snapshot is made", || {
-        finished = snapshots.advance(&node.store, ends(journal), Keep::Two).expect("the disk works");
+        finished = advance(snapshots, &node.store, journal);
         finished.is_some()
     })
     .await;
@@ -444,8 +444,8 @@ async fn a_disk_without_room_for_a_third_snapshot_lets_the_first_go() {
     assert_ne!(oldest(&disk), first);
 }
 
-fn ends(journal: &storage::Journal) -> (storage::Position, storage::Position) {
-    (journal.end(), journal.synced())
+fn advance(snapshots: &mut Snapshots, store: &Store, journal: &storage::Journal) -> Option<Finished> {
+    snapshots.advance(store, journal.end(), journal.synced(), Keep::Two).expect("the disk works")
 }
 
 fn write_and_sync(driver: &Driver, store: &Store, journal: &mut storage::Journal) {
@@ -481,7 +481,7 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
             node.store.note_written(end);
         }
         for _ in 0..20 {
-            assert!(snapshots.advance(&node.store, ends(journal), Keep::Two).expect("the disk works").is_none());
+            assert!(advance(&mut snapshots, &node.store, journal).is_none());
             sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(snapshots.wants_sync(), written);
@@ -490,10 +490,7 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
         assert_eq!(named.count(), 0, "the log has not got it on disk");
     }
     journal.sync().expect("the disk works");
-    eventually("it is named", || {
-        snapshots.advance(&node.store, ends(journal), Keep::Two).expect("the disk works").is_some()
-    })
-    .await;
+    eventually("it is named", || advance(&mut snapshots, &node.store, journal).is_some()).await;
     let newest = disk.list(Path::new("/data")).expect("it is there").into_iter().rfind(|name| name.ends_with(".snap"));
     drop(node);
     disk.kill();

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use super::beside::Beside;
 use super::duty_cycle::DutyCycle;
-use super::gather::Gatherer;
+use super::group_commit::Gatherer;
 use super::log::Log;
 use super::snapshots::{Keep, Snapshots};
 use super::waiters::{self, Orders};
@@ -503,7 +503,7 @@ impl Writer {
             self.snapshots.stop()?
         } else {
             let (end, synced) = store.with_log(|log| (log.end_of_whole(), log.journal.synced()));
-            self.snapshots.advance(&store, (end, synced), keep)?
+            self.snapshots.advance(&store, end, synced, keep)?
         };
         if let Some(finished) = finished {
             self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).snapshots += 1;

@@ -6,10 +6,10 @@ use super::Rest;
 use crate::error::ErrorReply;
 
 /// How long `WAIT_HEALTHY` waits by default.
-pub const WAIT: Duration = Duration::from_secs(60);
+pub const HEALTHY_WAIT: Duration = Duration::from_secs(60);
 
 /// How long it waits at most.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LONGEST_HEALTHY_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Parses a duration: an integer and `ms`, `s`, `m` or `h`; without a unit, seconds.
 #[must_use]
@@ -29,10 +29,10 @@ pub fn span_of(word: &str) -> Option<Duration> {
 impl Rest<'_> {
     /// The optional duration to wait for.
     pub(super) fn wait(self, verb: &'static str) -> Result<Duration, ErrorReply> {
-        let Some((word, rest)) = self.split_first() else { return Ok(WAIT) };
+        let Some((word, rest)) = self.split_first() else { return Ok(HEALTHY_WAIT) };
         rest.nothing(verb)?;
         let span = std::str::from_utf8(word).ok().and_then(span_of);
-        span.filter(|span| *span <= LONGEST_WAIT).ok_or(ErrorReply::InvalidFormat(verb))
+        span.filter(|span| *span <= LONGEST_HEALTHY_WAIT).ok_or(ErrorReply::InvalidFormat(verb))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use client::{AckLevel, Levels, NodeAddr, ReadLevel, Slots, Version};
 use proto::limits;
-use proto::request::{LONGEST_WAIT, span_of};
+use proto::request::{LONGEST_HEALTHY_WAIT, span_of};
 use proto::slot::{SLOT_BITS, SlotId};
 
 use crate::verb::{self, COMMANDS, Spec, Verb};
@@ -407,7 +407,7 @@ fn wait(rest: &[u8]) -> Option<Option<Duration>> {
         return Some(None);
     }
     let span = std::str::from_utf8(one_word(rest)?).ok().and_then(span_of)?;
-    (span <= LONGEST_WAIT).then_some(Some(span))
+    (span <= LONGEST_HEALTHY_WAIT).then_some(Some(span))
 }
 
 /// The first word of a text, and the rest from the next non-blank on.

@@ -2,7 +2,7 @@
 
 use client::{Cas, Client, Error, NodeAddr, Placement, Read, Ttl, Walk};
 
-use proto::request::WAIT;
+use proto::request::HEALTHY_WAIT;
 
 use crate::command::{Command, PageWords};
 use crate::verb;
@@ -96,7 +96,7 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Stats(Some(node)) => Outcome::Stats(client.node_stats(node).await?),
         Command::Status => Outcome::Status(client.status().await?),
         Command::WaitHealthy(span) => {
-            client.wait_healthy(span.unwrap_or(WAIT)).await?;
+            client.wait_healthy(span.unwrap_or(HEALTHY_WAIT)).await?;
             Outcome::CoordinatorReply("OK".to_owned())
         }
         Command::Verify(Some(node)) => Outcome::Verified(vec![(node.clone(), client.verify(node).await)]),

@@ -72,12 +72,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// How many bytes more a value takes than the newest record of its key, which it replaces.
-    pub(super) fn more_for(
-        &self,
-        write: &Write<'_>,
-        (value, has_deadline): (&[u8], bool),
-        newest: Option<&Record>,
-    ) -> u64 {
+    pub(super) fn more_for(&self, write: &Write<'_>, value: &[u8], has_deadline: bool, newest: Option<&Record>) -> u64 {
         let added = Record::usage_of_value(self.next_version(), write.key, value, has_deadline, write.identity);
         let (grown, freed) = newest.map_or((self.table.growth(), 0), |newest| (0, newest.usage().bytes.unsigned_abs()));
         ((added + grown) as u64).saturating_sub(freed)

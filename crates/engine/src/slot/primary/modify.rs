@@ -75,7 +75,7 @@ impl<B: Bugs> Slot<B> {
                 let value = Cow::as_ref(value);
                 // Same as for an unconditional `EXPIRE`: setting a deadline is meant to free memory.
                 if !matches!(modify, Modify::Expire { .. } | Modify::GetEx(_)) {
-                    self.has_memory(cx, || self.more_for(write, (value, deadline.is_some()), newest.as_ref()))?;
+                    self.has_memory(cx, || self.more_for(write, value, deadline.is_some(), newest.as_ref()))?;
                 }
                 let effect = deadline.map_or(Effect::Put(value), |deadline| Effect::PutUntil(value, deadline));
                 self.order(cx, Op::Write { key, effect, identity, reply: remembered }, turn)
