@@ -1,5 +1,6 @@
 //! Redis's connection and server commands, RESP3, and what hostile clients run into.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::cluster::{Cluster, Setup, shared};
@@ -267,6 +268,34 @@ fn wait_tells_how_many_replicas_have_what_was_written() {
 }
 
 #[test]
+fn wait_ends_when_its_client_has_closed_its_side() {
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    let mut node = cluster.connect(0);
+    let connected = |node: &mut Connection| text(node, &["INFO", "clients"]).contains("\r\nconnected_clients:1\r\n");
+    eventually("the others have left", SOON, || ensure(connected(&mut node), || "not yet".to_owned()));
+    let wait = array(&["WAIT", "9", "600000"]);
+    let mut asks = cluster.connect(0);
+    asks.send(&wait);
+    asks.end_input();
+    assert_eq!(asks.reply(), Reply::Number(0), "it may still read the answer");
+    let mut gone: Vec<_> = (0..20).map(|_| cluster.connect(0)).collect();
+    gone.iter_mut().for_each(|client| client.send(&wait));
+    drop((asks, gone));
+    eventually("nothing waits for clients that are gone", SOON, || {
+        ensure(connected(&mut node), || text(&mut node, &["CLIENT", "LIST"]))
+    });
+}
+
+#[test]
+fn answers_are_not_kept_back_by_a_wait_after_them() {
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    let mut node = cluster.connect(0);
+    node.send([array(&["SET", "before", "1"]), array(&["GET", "before"]), array(&["WAIT", "9", "600000"])].concat());
+    assert_eq!(node.reply(), Reply::ok());
+    assert_eq!(node.reply(), Reply::bulk("1"));
+}
+
+#[test]
 fn wait_counts_no_replica_once_an_async_write_may_be_lost_whatever_the_level_is_now() {
     let mut cluster = Setup::default().start();
     cluster.wait_until_level();
@@ -304,6 +333,37 @@ fn a_pipeline_of_short_requests_that_take_long_lets_others_come_first() {
     for pipeline in &mut pipelines {
         let answers = (0..150).map(|_| pipeline.reply()).last();
         assert_eq!(answers, Some(last.clone()));
+    }
+}
+
+/// Each of these looks at all slots.
+#[test]
+fn a_pipeline_of_questions_that_take_long_lets_others_come_first() {
+    const QUESTIONS: usize = 1_000;
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    for (addr, question) in [(&cluster.node(0).addr, "INFO\n"), (&cluster.coordinator.addr, "ACCEPT_LOSS all\n")] {
+        let answered = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..=workers {
+                let answered = &answered;
+                scope.spawn(move || {
+                    let mut pipeline = Connection::open(addr);
+                    pipeline.send(question.repeat(QUESTIONS));
+                    for _ in 0..QUESTIONS {
+                        pipeline.line();
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            let all_begin = || answered.load(Ordering::Relaxed) > 0;
+            eventually("they are being answered", SOON, || ensure(all_begin(), || "not yet".to_owned()));
+            let before = answered.load(Ordering::Relaxed);
+            assert_eq!(Connection::open(addr).ask("PING"), "PONG");
+            let meanwhile = answered.load(Ordering::Relaxed) - before;
+            // If each pipeline kept its thread until its end, one would have ended before this was answered.
+            assert!(meanwhile < QUESTIONS / 2, "{question:?}: {meanwhile} were answered first");
+        });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::output::{JoinError, Joined};
 use net::connection::{Body, Connection, Ended, Flow, Session, Stopped};
@@ -26,6 +26,9 @@ use crate::moves;
 use crate::stats::{self, NotAnswered};
 use crate::wait::wait_healthy;
 
+/// Once the requests of one batch have been executed for this long, other connections get their turn.
+const STRETCH: Duration = Duration::from_millis(2);
+
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, shared: Arc<Shared>, shutdown: Shutdown) {
     let mut connection = Connection::new(stream);
@@ -42,7 +45,8 @@ async fn run(connection: &mut Connection, driver: &Driver, shared: &Shared, shut
         }
     }
     let from = connection.stream.peer_addr().ok();
-    let mut client = ClientSession { driver, shared, from, unanswered: NotAnswered::default(), upgrade: None };
+    let mut client =
+        ClientSession { driver, shared, from, unanswered: NotAnswered::default(), upgrade: None, begun: None };
     loop {
         let served = connection.serve(&mut client, shared, shutdown).await;
         if !matches!(served, Ok(Ended::Upgraded)) {
@@ -86,11 +90,16 @@ struct ClientSession<'a> {
     shared: &'a Shared,
     from: Option<SocketAddr>,
     unanswered: NotAnswered,
+    /// When the first request of this batch was executed.
+    begun: Option<Instant>,
     upgrade: Option<Upgrade>,
 }
 
 impl Session for ClientSession<'_> {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
+        if self.begun.get_or_insert_with(Instant::now).elapsed() >= STRETCH {
+            return Flow::Settle;
+        }
         let encoding = frame.encoding();
         if matches!(frame, Frame::Array(words) if words.is_empty()) {
             return Flow::Next; // As at a node.
@@ -144,7 +153,10 @@ impl Session for ClientSession<'_> {
         }
     }
 
-    async fn settle(&mut self, _: &mut Vec<u8>) -> std::io::Result<()> {
+    async fn settle(&mut self, _: &TcpStream, _: &mut Vec<u8>) -> std::io::Result<()> {
+        if self.begun.take().is_some_and(|begun| begun.elapsed() >= STRETCH) {
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 

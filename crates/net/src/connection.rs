@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -11,7 +12,7 @@ use engine::record::Record;
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame, FrameDecoder, Frames};
 use proto::response::Response;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 
 use crate::listener::Shared;
@@ -94,11 +95,12 @@ pub trait Session: Send {
     /// Executes a request and appends its answer, or keeps it for [`Session::settle`].
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow;
 
-    /// Answers the kept requests, in order. Called after every batch.
+    /// Answers the kept requests, in order. Called after every batch. What takes long should look at `client` now and
+    /// then: see [`has_ended`].
     ///
     /// # Errors
     /// The results of this batch must not be sent; the connection must end.
-    fn settle(&mut self, out: &mut Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+    fn settle(&mut self, client: &TcpStream, out: &mut Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Whether [`Session::settle`] has answered only as many requests as it makes sense to buffer: send what it has
     /// written, then call it again before anything else.
@@ -298,8 +300,8 @@ impl Connection {
         let mut shutdown_begun = pin!(shutdown.begun());
         let mut stopped = Stopped::NeedsMore;
         loop {
-            let Self { reader, output, .. } = self;
-            go_on(reader, session, &mut stopped, output).await?;
+            let Self { reader, stream, output, .. } = self;
+            go_on(reader, session, &mut stopped, stream, output).await?;
             self.deliver(session, &mut stopped, shared).await?;
             session.answered();
             match stopped {
@@ -328,7 +330,7 @@ impl Connection {
                 }
                 () = tokio::time::sleep(ORIGINAL_FRAMING_SILENCE), if original_framing && is_line => {
                     while session.request(self.reader.unterminated(), &mut self.output) == Flow::Settle {
-                        session.settle(&mut self.output).await?;
+                        session.settle(&self.stream, &mut self.output).await?;
                         self.flush().await?;
                     }
                     return self.finish(session, shared).await;
@@ -354,10 +356,10 @@ impl Connection {
     }
 
     async fn finish<S: Session>(&mut self, session: &mut S, shared: &Shared) -> io::Result<Ended> {
-        session.settle(&mut self.output).await?;
+        session.settle(&self.stream, &mut self.output).await?;
         self.flush().await?;
         while session.is_half_settled() {
-            session.settle(&mut self.output).await?;
+            session.settle(&self.stream, &mut self.output).await?;
             self.flush().await?;
         }
         self.write_body(session, shared).await?;
@@ -382,12 +384,13 @@ pub(crate) async fn go_on<S: Session>(
     reader: &mut FrameReader,
     session: &mut S,
     stopped: &mut Stopped,
+    client: &TcpStream,
     output: &mut Vec<u8>,
 ) -> io::Result<()> {
     if !session.is_half_settled() {
         *stopped = execute(reader, session, output);
     }
-    session.settle(output).await?;
+    session.settle(client, output).await?;
     if !session.is_half_settled() {
         refuse_bad(reader, stopped, output);
     }
@@ -400,6 +403,18 @@ fn execute<S: Session>(reader: &mut FrameReader, session: &mut S, output: &mut V
     reader.frames_ahead(session, look_ahead, |session, frame| {
         if output.len() >= OUTPUT_BYTES { Flow::Settle } else { session.request(frame, output) }
     })
+}
+
+/// Whether the client has closed the connection, or at least its own side: it sends no more requests, and whether it
+/// reads another answer is unknown. Does not wait, and reads nothing.
+#[must_use]
+pub fn has_ended(client: &TcpStream) -> bool {
+    let mut readiness = pin!(client.ready(Interest::READABLE));
+    match readiness.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+        Poll::Ready(Err(_)) => true,
+        Poll::Pending => false,
+    }
 }
 
 /// Waits for `timeout`; forever if it is zero, without reading the clock.

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use proto::frame::Frame;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::connection::{Body, Connection, Ended, Flow, Session};
@@ -78,7 +79,7 @@ impl<K: Gatekeeper> Session for Gate<'_, K> {
         }
     }
 
-    async fn settle(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
+    async fn settle(&mut self, _: &TcpStream, _: &mut Vec<u8>) -> io::Result<()> {
         if std::mem::take(&mut self.is_late) {
             sleep(DELAY).await;
         }

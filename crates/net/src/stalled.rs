@@ -155,7 +155,7 @@ impl Connection {
     async fn keep_more<S: Session>(&mut self, session: &mut S, stopped: &mut Stopped) -> io::Result<()> {
         // A separate buffer, because a session looks at how full the output is.
         let mut answers = Vec::new();
-        go_on(&mut self.reader, session, stopped, &mut answers).await?;
+        go_on(&mut self.reader, session, stopped, &self.stream, &mut answers).await?;
         self.output.append(&mut answers);
         session.answered();
         Ok(())

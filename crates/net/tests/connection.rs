@@ -45,7 +45,7 @@ impl Session for Echo {
         if line == "quit" { Flow::Close } else { Flow::Next }
     }
 
-    async fn settle(&mut self, out: &mut Vec<u8>) -> std::io::Result<()> {
+    async fn settle(&mut self, _: &TcpStream, out: &mut Vec<u8>) -> std::io::Result<()> {
         for later in self.later.drain(..self.later.len().min(3)) {
             tokio::task::yield_now().await;
             out.extend_from_slice(format!("settled {later}\n").as_bytes());

@@ -18,8 +18,8 @@ use crate::driver::Driver;
 use crate::info::{self, REDIS_VERSION};
 
 const HELLO_NEEDS_AUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
-     HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
-     the same time";
+     HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the \
+     same time";
 
 /// One connection, as far as these commands are concerned.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Front {
 
     /// Notes a request that could not be understood: it may begin a transaction, which is not supported.
     pub(crate) fn could_not_understand(&mut self, frame: Frame<'_>, encoding: Encoding) {
-        self.is_in_transaction |= encoding != Encoding::Line && is_verb(frame, b"MULTI");
+        self.is_in_transaction |= encoding != Encoding::Line && is_word(frame, b"MULTI");
     }
 
     /// Refuses a command inside a transaction; `None` outside of one. IMPORTANT: the client must learn that the
@@ -105,7 +105,7 @@ impl Front {
         if !self.is_in_transaction {
             return None; // As good as always.
         }
-        let [ends, discards] = [b"EXEC".as_slice(), b"DISCARD"].map(|verb| is_verb(frame, verb));
+        let [ends, discards] = [b"EXEC".as_slice(), b"DISCARD"].map(|verb| is_word(frame, verb));
         let resets = [b"RESET".as_slice(), b"QUIT"].iter().any(|verb| is_verb(frame, verb));
         self.is_in_transaction = !(ends || discards || resets);
         (!resets).then_some(match (ends, discards) {
@@ -264,11 +264,21 @@ impl Front {
 
 /// Whether a request has this verb, given in upper case.
 fn is_verb(frame: Frame<'_>, verb: &[u8]) -> bool {
-    let first = match frame {
-        Frame::Array(mut words) => words.next().unwrap_or_default(),
-        Frame::Line(line) => line.split(u8::is_ascii_whitespace).next().unwrap_or_default(),
+    words(frame).next().is_some_and(|first| first.eq_ignore_ascii_case(verb))
+}
+
+/// Whether a request is this verb, given in upper case, and nothing else.
+fn is_word(frame: Frame<'_>, verb: &[u8]) -> bool {
+    is_verb(frame, verb) && words(frame).nth(1).is_none()
+}
+
+fn words(frame: Frame<'_>) -> impl Iterator<Item = &[u8]> {
+    let (array, line) = match frame {
+        Frame::Array(words) => (Some(words), None),
+        Frame::Line(line) => (None, Some(line)),
     };
-    first.eq_ignore_ascii_case(verb)
+    let on_line = line.into_iter().flat_map(|line| line.split(u8::is_ascii_whitespace)).filter(|word| !word.is_empty());
+    array.into_iter().flatten().chain(on_line)
 }
 
 /// Whether the first word of a line is `HELLO`.

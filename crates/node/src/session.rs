@@ -114,6 +114,8 @@ struct ClientSession<'a> {
     unanswered: NotAnswered,
     /// A request to be answered after all deferred ones, and before the next is looked at.
     last: Option<Last>,
+    /// It waits until the answers before it are sent: it may take long.
+    last_waits: bool,
     /// A multi-key request with a single answer, as far as it has been gathered.
     gather: Option<Gather>,
     /// A multi-key request of which some keys have been executed; the others wait until earlier requests are answered.
@@ -201,6 +203,7 @@ impl<'a> ClientSession<'a> {
             waits: Waits::default(),
             unanswered: NotAnswered::default(),
             last: None,
+            last_waits: false,
             gather: None,
             begun: None,
             body: None,
@@ -251,8 +254,8 @@ impl<'a> ClientSession<'a> {
                 (Response::Ok, Flow::Next)
             }
             NodeRequest::Losses => (self.driver.node().losses(answering::losses), Flow::Next),
-            NodeRequest::Info => (self.info(), Flow::Next),
-            NodeRequest::Stats => (stats::stats(self.driver, self.front.clients()), Flow::Next),
+            NodeRequest::Info => (self.info(), self.rest_if_late()),
+            NodeRequest::Stats => (stats::stats(self.driver, self.front.clients()), self.rest_if_late()),
             NodeRequest::Verify => return self.answer_last(Last::Verify(encoding)),
             NodeRequest::Ping => (Response::Pong, Flow::Next),
             NodeRequest::Quit => (Response::Ok, Flow::Close),
@@ -377,14 +380,16 @@ impl<'a> ClientSession<'a> {
     }
 
     /// Notes whether this batch has taken so long that others come first.
-    fn rest_if_late(&mut self) {
+    fn rest_if_late(&mut self) -> Flow {
         self.must_rest |= self.driver.clock().now() - self.batch().now >= STRETCH;
+        Flow::Next
     }
 
     /// Executes a RESP command about the connection or the server.
     fn server(&mut self, command: ServerCommand<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let now = self.batch().now;
         match self.front.execute(self.driver, now, command, encoding, self.deferred.place(out)) {
+            CommandOutcome::Answered(Flow::Next) => self.rest_if_late(),
             CommandOutcome::Answered(flow) => flow,
             CommandOutcome::Admitted | CommandOutcome::WrongPassword => Flow::Next,
             CommandOutcome::Reset => {
@@ -534,7 +539,7 @@ impl Session for ClientSession<'_> {
         }
     }
 
-    async fn settle(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+    async fn settle(&mut self, client: &TcpStream, out: &mut Vec<u8>) -> io::Result<()> {
         if std::mem::take(&mut self.must_rest) {
             self.driver.wake_touched(&mut self.turn);
             tokio::task::yield_now().await;
@@ -557,6 +562,10 @@ impl Session for ClientSession<'_> {
             }
             self.deferred.clear();
         }
+        self.last_waits = self.last.is_some() && !out.is_empty();
+        if self.last_waits {
+            return self.persisted().await;
+        }
         if let Some(last) = self.last.take() {
             self.driver.wake_touched(&mut self.turn);
             match last {
@@ -567,17 +576,19 @@ impl Session for ClientSession<'_> {
                     request.answer(self.driver, out).await;
                 }
                 Last::Wait(wait, encoding) => {
-                    let replicas = self.written.wait(self.driver, wait).await;
+                    let replicas = self.written.wait(self.driver, wait, client).await;
                     Response::Number(replicas.try_into().unwrap_or(i64::MAX)).encode(encoding, out);
                 }
                 Last::Verify(encoding) => verify::verify(self.driver).await.encode(encoding, out),
             }
+            // A client may have sent many of these.
+            tokio::task::yield_now().await;
         }
         self.persisted().await
     }
 
     fn is_half_settled(&self) -> bool {
-        self.waits.is_half_answered()
+        self.waits.is_half_answered() || self.last_waits
     }
 
     fn take_body(&mut self) -> Option<Body> {

@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
+use net::connection::has_ended;
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::AckLevel;
 use proto::peer::CopiesOf;
 use proto::reply::{Reply, ReplyDecoder};
 use proto::slot::{SLOT_BITS, SlotId};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::driver::Driver;
 
-/// The pause before slots are queried again. It doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// The pause before slots are queried again: a quarter of the time waited so far, within these limits.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long another node may take to answer a client that has no time left: one that only wants to look.
+const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// How many of the slots that too few replicas are known to have are queried at a time, until enough have all of these:
 /// only then is it worth querying the others.
@@ -104,18 +109,19 @@ impl WrittenSlots {
         }
     }
 
-    /// Waits until `wait.replicas` replicas have everything that the connection has written, and returns how many
-    /// have. Returns 0 if a slot has got another primary since the connection last asked: the new one may lack what
+    /// Waits until `wait.replicas` replicas have everything that the connection has written, or the client has closed its
+    /// side of the connection, and returns how many have. Returns 0 if a slot has got another primary since the connection last asked: the new one may lack what
     /// was answered at level `async`.
-    pub(crate) async fn wait(&mut self, driver: &Driver, wait: DeferredWait) -> u64 {
+    pub(crate) async fn wait(&mut self, driver: &Driver, wait: DeferredWait, client: &TcpStream) -> u64 {
         let time = if wait.millis == 0 { driver.request_timeout() } else { Duration::from_millis(wait.millis) };
-        let deadline = Instant::now() + time.min(LONGEST_WAIT);
+        let begun = Instant::now();
+        let deadline = begun + time.min(LONGEST_WAIT);
         let copies = driver.cluster_settings().replicas as u64;
         let mut asked: Vec<Asked> =
             self.take_slots().into_iter().map(|slot| Asked { slot, seq: None, replicas: 0 }).collect();
         ask(driver, &mut asked, deadline, wait.replicas, usize::MAX).await;
-        let mut pause = FIRST_PAUSE;
-        while fewest(&asked, copies) < wait.replicas && Instant::now() < deadline {
+        while fewest(&asked, copies) < wait.replicas && Instant::now() < deadline && !has_ended(client) {
+            let pause = (begun.elapsed() / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
             sleep_until((Instant::now() + pause).min(deadline)).await;
             let short = asked.iter().filter(|asked| asked.is_short(wait.replicas)).count();
             ask(driver, &mut asked, deadline, wait.replicas, SOME).await;
@@ -123,7 +129,6 @@ impl WrittenSlots {
             if short - short_now >= short.min(SOME) || Instant::now() >= deadline {
                 ask(driver, &mut asked, deadline, wait.replicas, usize::MAX).await;
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         // IMPORTANT: read last, so that no primary has changed while others were asked.
         let terms = driver.terms();
@@ -197,8 +202,7 @@ async fn ask_other(
     slots: Vec<(SlotId, Option<u64>)>,
     deadline: Instant,
 ) -> Option<Vec<CopiesOf>> {
-    // Allow a little time even if none is left: a client that only wants to look asks with the shortest wait.
-    let until = (Instant::now() + PATIENCE).min(deadline.max(Instant::now() + LONGEST_PAUSE));
+    let until = (Instant::now() + PATIENCE).min(deadline.max(Instant::now() + LAST_LOOK));
     let mut handed = driver.forwards().send_copies(driver, to, addr, slots);
     let bytes = timeout_at(until, &mut handed.answer).await.ok()?.ok()?.ok()?;
     match ReplyDecoder::new().decode(&bytes) {

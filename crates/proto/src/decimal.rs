@@ -15,8 +15,8 @@ const DIGITS: i32 = 17;
 /// The first number, in units, that is too large.
 const BOUND: i128 = 10i128.pow(21 + DIGITS as u32);
 
-/// The longest text that is accepted. Redis accepts no longer one either.
-const TEXT_BYTES: usize = 256;
+/// The longest text that is accepted, as in Redis.
+const TEXT_BYTES: usize = 5 * 1024 - 1;
 
 impl Decimal {
     /// Parses a number: a sign, digits with or without a decimal point, an exponent. Digits after the seventeenth
