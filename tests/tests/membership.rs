@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::cluster::{Cluster, Setup};
 use e2e::connection::Connection;
 use e2e::load::Load;
-use e2e::server::{coordinator, start_node};
+use e2e::server::{self, coordinator, start_node};
 use e2e::wait::{SOON, ensure, eventually, throughout};
 use proto::cluster_map::{ClusterMap, MapUpdate};
 use proto::session::{Ancestors, Join};
@@ -226,4 +226,58 @@ fn comes_back_whole(cluster: &Cluster, reads: Load) {
     assert_eq!(cluster.keys_on(0), 500, "it was given every key");
     assert_eq!(cluster.leader_of(&cluster.key_led_by(0, "back")), 0, "it leads its share again");
     cluster.has(0, "back", 500, "");
+}
+
+/// It has no map, and cannot know at which level the cluster writes.
+#[cfg(unix)]
+#[test]
+fn a_node_that_the_coordinator_has_not_answered_yet_goes_by_no_level_of_its_own() {
+    let coordinator = coordinator(&["--ack", "quorum"]);
+    let mut node = server::node(coordinator.port, &[]);
+    let port = node.port;
+    let refused = Connection::open(&node.addr).ask("PUT before alone");
+    assert!(refused.starts_with("ERROR UNAVAILABLE "), "one copy is no quorum: {refused}");
+    node.process.kill();
+    coordinator.process.pause();
+    let starting = start_node(coordinator.port, port, &["--request-timeout", "5s"]);
+    let mut client = None;
+    eventually("its port is open", SOON, || Connection::try_open(&node.addr).map(|opened| client = Some(opened)));
+    let mut client = client.expect("it is open");
+    assert_eq!(client.ask("PING"), "PONG", "what needs no map is answered");
+    client.send("PUT early value\nGET early\n");
+    client.is_silent_for(Duration::from_millis(300));
+    coordinator.process.resume();
+    let _node = starting.ready();
+    let answer = client.line();
+    assert!(answer.starts_with("ERROR UNAVAILABLE "), "{answer}");
+    assert_ne!(client.line(), "VALUE value");
+}
+
+/// What it is told as a follower is not exact, and would make a coordinator take its own state for outdated.
+#[cfg(unix)]
+#[test]
+fn a_node_that_was_unregistered_keeps_the_map_of_its_membership() {
+    let directory = tempfile::tempdir().unwrap();
+    let node_data = Some(directory.path().to_owned());
+    let mut cluster = Setup { nodes: 4, heartbeat_timeout: "1s", node_data, ..Setup::default() }.start();
+    cluster.wait_until_settled();
+    let port = cluster.node(3).port;
+    let answer = Connection::open(&cluster.coordinator.addr).ask(&format!("UNREGISTER_NODE 127.0.0.1 {port}"));
+    assert_eq!(answer, format!("OK Node 127.0.0.1:{port} unregistered"));
+    cluster.node(3).process.says_on_stderr("this node was unregistered");
+    let map = directory.path().join("node-3").join("map");
+    let follows = |cluster: &Cluster| {
+        let (version, info) = (cluster.map().version.0, cluster.info(3));
+        ensure(info.get("map").is_some_and(|map| map.parse::<u64>().is_ok_and(|map| map >= version)), || {
+            format!("{info:?}")
+        })
+    };
+    eventually("it follows the map", SOON, || follows(&cluster));
+    let kept = std::fs::read(&map).expect("it is there");
+    cluster.kill(2);
+    cluster.wait_until_leads_nothing(2);
+    cluster.start_node_again(2);
+    eventually("it follows the map", SOON, || follows(&cluster));
+    assert_eq!(cluster.node_mut(3).stop().code, Some(0));
+    assert!(std::fs::read(&map).expect("it is there") == kept, "the map was written again");
 }

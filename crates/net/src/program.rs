@@ -3,12 +3,16 @@
 use std::future::Future;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::{self, ExitCode};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
 use tokio::runtime::Builder;
 
 use crate::logging::{self, LogFlags};
+
+/// How long work on blocking threads may go on when the server has ended.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Parses the command line. Ends the process if it is wrong, with 2, or asks for help or the version: with 0, or with 1
 /// if standard output cannot take it.
@@ -35,7 +39,10 @@ where
     let outcome = logging::start(log).and_then(|()| {
         abort_on_panic();
         let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
-        runtime.block_on(server())
+        let outcome = runtime.block_on(server());
+        // A disk that hangs, or the resolution of a name, must not keep the process.
+        runtime.shutdown_timeout(LAST_WORK);
+        outcome
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

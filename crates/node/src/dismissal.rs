@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use net::shutdown::Shutdown;
+use net::shutdown::{self, Shutdown};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -18,8 +18,8 @@ use crate::store::{self, Running};
 /// How long requests in flight may take; all of them are for other nodes.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it may take to tell the coordinator that the data is gone. The coordinator may itself be away, and come
-/// back.
+/// How long it may take to tell the coordinator that the data is gone, unless a signal ends it sooner. The coordinator
+/// may itself be away, and come back.
 const TELL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Shuts the node down.
@@ -53,7 +53,12 @@ pub async fn end(
         })?;
     }
     let (tell, told) = oneshot::channel();
-    if leave.send(Farewell { cleared: true, told: tell }).is_err() || timeout(TELL_TIMEOUT, told).await.is_err() {
+    let is_sent = leave.send(Farewell { cleared: true, told: tell }).is_ok();
+    let is_told = tokio::select! {
+        told = timeout(TELL_TIMEOUT, told) => told.is_ok(),
+        _ = shutdown::signal() => false,
+    };
+    if !(is_sent && is_told) {
         tracing::warn!(
             "could not tell the coordinator that the data is gone: it names this node in leaving= until you send it \
              RECOMMISSION, which it accepts once its --heartbeat-timeout has passed"

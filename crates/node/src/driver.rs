@@ -1,7 +1,7 @@
 //! The node state shared by its tasks, and which of them are woken when.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -57,6 +57,10 @@ struct Shared {
     links: Mutex<BTreeMap<Incarnation, Link>>,
     followed: Followed,
     map_changes: watch::Sender<u64>,
+    /// The coordinator has sent this start a map.
+    has_heard: AtomicBool,
+    /// The node is no longer a member and follows the map as clients do.
+    follows: AtomicBool,
     proposals: Notify,
     terms: AtomicU64,
     sent_to_replicas: AtomicU64,
@@ -105,6 +109,8 @@ impl Driver {
             links: Mutex::default(),
             followed: Followed::default(),
             map_changes: watch::Sender::new(0),
+            has_heard: AtomicBool::new(false),
+            follows: AtomicBool::new(false),
             proposals: Notify::new(),
             terms: AtomicU64::new(0),
             sent_to_replicas: AtomicU64::new(0),
@@ -307,6 +313,26 @@ impl Driver {
         self.shared.node.map().map(|map| map.cluster_settings).unwrap_or_default()
     }
 
+    /// Whether the cluster's settings are known: the coordinator has sent this start a map; or it has not for a while,
+    /// and the node goes by the one on its disk.
+    #[must_use]
+    pub(crate) fn knows_settings(&self) -> bool {
+        let goes_by_the_old_map =
+            || self.clock().now() - self.started() >= self.request_timeout() && self.node().map().is_some();
+        self.shared.has_heard.load(Ordering::Acquire) || goes_by_the_old_map()
+    }
+
+    /// The node is no longer a member: from now on it follows the map as clients do.
+    pub(crate) fn follow(&self) {
+        self.shared.follows.store(true, Ordering::Release);
+    }
+
+    /// Whether it does. What clients are told of the versions of slots is not exact, so such a map is not kept.
+    #[must_use]
+    pub(crate) fn follows(&self) -> bool {
+        self.shared.follows.load(Ordering::Acquire)
+    }
+
     /// A number that grows whenever the map gives a slot another primary.
     #[must_use]
     pub fn terms(&self) -> u64 {
@@ -355,6 +381,7 @@ impl Driver {
         }
         let mut turn = Turn::default();
         self.shared.node.handle_map(self.clock().now(), update, &mut turn)?;
+        self.shared.has_heard.store(true, Ordering::Release);
         let mut links = self.links();
         let outboxes = self.shared.node.outboxes();
         links.retain(|_, link| {

@@ -26,6 +26,7 @@ pub mod config;
 mod disk_watch;
 pub mod dismissal;
 pub mod driver;
+mod first_map;
 mod followed;
 mod forward;
 mod gate;

@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::memory::MemoryFigures;
 use engine::node::Turn;
 use engine::record::Record;
 use engine::slot::{Executed, Refusal, Written};
@@ -29,6 +28,7 @@ use tokio::net::TcpStream;
 use crate::answering;
 use crate::clients::Clients;
 use crate::driver::Driver;
+use crate::first_map::FirstMap;
 use crate::gate::Unauthenticated;
 use crate::keyspace::DeferredKeyspace;
 use crate::replication;
@@ -37,7 +37,6 @@ use crate::serve_forwards;
 use crate::server_commands::{CommandOutcome, Front};
 use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
-use crate::store::{Figures, Health};
 use crate::verify;
 use crate::wait::{DeferredWait, WrittenSlots};
 use crate::walks::DeferredWalk;
@@ -121,6 +120,7 @@ struct ClientSession<'a> {
     /// A multi-key request of which some keys have been executed; the others wait until earlier requests are answered.
     begun: Option<Begun>,
     body: Option<Body>,
+    first_map: FirstMap,
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out that nobody may learn of before it is on disk.
     must_persist: bool,
@@ -151,6 +151,7 @@ struct Batch {
     takes_writes: bool,
     /// The process stood still for long, perhaps after these requests arrived.
     is_outdated: bool,
+    knows_settings: bool,
 }
 
 /// Writes the header of a value that is long enough to be sent from where it is stored and can be sent unchanged.
@@ -207,6 +208,7 @@ impl<'a> ClientSession<'a> {
             gather: None,
             begun: None,
             body: None,
+            first_map: FirstMap::default(),
             upgrade: None,
             must_persist: false,
             must_rest: false,
@@ -254,7 +256,7 @@ impl<'a> ClientSession<'a> {
                 (Response::Ok, Flow::Next)
             }
             NodeRequest::Losses => (self.driver.node().losses(answering::losses), Flow::Next),
-            NodeRequest::Info => (self.info(), self.rest_if_late()),
+            NodeRequest::Info => (stats::info(self.driver), self.rest_if_late()),
             NodeRequest::Stats => (stats::stats(self.driver, self.front.clients()), self.rest_if_late()),
             NodeRequest::Verify => return self.answer_last(Last::Verify(encoding)),
             NodeRequest::Ping => (Response::Pong, Flow::Next),
@@ -425,6 +427,7 @@ impl<'a> ClientSession<'a> {
                 cluster_settings: driver.cluster_settings(),
                 takes_writes: driver.takes_writes(),
                 is_outdated: driver.awake().has_paused_since(pauses_seen, now),
+                knows_settings: driver.knows_settings(),
             }
         })
     }
@@ -451,38 +454,6 @@ impl<'a> ClientSession<'a> {
     /// What cannot be persisted is not answered: the connection ends, so the client knows that the outcome is unknown.
     async fn persisted(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.must_persist) { self.waits.persisted(self.driver).await } else { Ok(()) }
-    }
-
-    fn info(&self) -> Response<'static> {
-        let node = self.driver.node();
-        let (lag, map) = (node.lag(), node.map().map_or(0, |map| map.version.0));
-        let MemoryFigures { used, limit, evicted, .. } = node.memory_figures();
-        Response::Text(format!(
-            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} differences={} \
-             tail_bytes={} memory_bytes={used} max_memory={limit} evicted={evicted} {}",
-            self.driver.addr(),
-            node.keys(),
-            node.slots_led(),
-            lag.items,
-            lag.bytes,
-            node.incarnation(),
-            node.losses(engine::losses::Losses::count),
-            node.compared().different,
-            node.tail_bytes(),
-            self.storage(),
-        ))
-    }
-
-    fn storage(&self) -> String {
-        let Some(store) = self.driver.store() else { return "storage=memory".to_owned() };
-        let (figures, health) = (store.figures(), store.health());
-        let disk = match health {
-            Health::Good => "good",
-            Health::Full => "full",
-            Health::Failed(_) => "failed",
-        };
-        let Figures { log_bytes, snapshots, .. } = figures;
-        format!("storage=disk fsync={} disk={disk} log_bytes={log_bytes} snapshots={snapshots}", store.fsync())
     }
 
     /// Handles another node's request to open a cluster connection.
@@ -529,6 +500,11 @@ impl Session for ClientSession<'_> {
             return Flow::Next;
         }
         match NodeRequest::parse(frame) {
+            Ok(request) if !self.batch().knows_settings && FirstMap::is_needed_for(&request) => {
+                let Some(error) = self.first_map.is_missed(self.driver) else { return Flow::Settle };
+                Response::Error(error).encode(encoding, self.deferred.place(out));
+                Flow::Next
+            }
             Ok(request) => self.execute(request, encoding, out),
             Err(error) => {
                 self.front.could_not_understand(frame, encoding);
@@ -583,6 +559,9 @@ impl Session for ClientSession<'_> {
             }
             // A client may have sent many of these.
             tokio::task::yield_now().await;
+        }
+        if out.is_empty() {
+            self.first_map.wait(self.driver).await;
         }
         self.persisted().await
     }

@@ -1,13 +1,14 @@
-//! The node's figures, as `STATS` reports them.
+//! The node's figures, as `STATS` and `INFO` report them.
 
 use engine::losses::Losses;
+use engine::memory::MemoryFigures;
 use net::latency::{Kinds, Unanswered};
 use proto::peer::{Change, KeyRequest};
 use proto::response::Response;
 
 use crate::clients::Clients;
 use crate::driver::Driver;
-use crate::store::{Figures, Store};
+use crate::store::{Figures, Health, Store};
 
 /// The name prefixes for the figures of each kind of request: GET, GETV and TTL; PUT and PUTEX; DELETE; CAS, PUTNX,
 /// EXPIRE, PERSIST and read-modify-writes; PREFIX, RANGE and COUNT.
@@ -63,4 +64,37 @@ pub(crate) fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
     clients.shared.describe(&mut lines);
     driver.answered().describe(KINDS, &mut lines);
     Response::stats(lines)
+}
+
+/// Who the node is and what it holds, on one line.
+pub(crate) fn info(driver: &Driver) -> Response<'static> {
+    let node = driver.node();
+    let (lag, map) = (node.lag(), node.map().map_or(0, |map| map.version.0));
+    let MemoryFigures { used, limit, evicted, .. } = node.memory_figures();
+    Response::Text(format!(
+        "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} differences={} \
+         tail_bytes={} memory_bytes={used} max_memory={limit} evicted={evicted} {}",
+        driver.addr(),
+        node.keys(),
+        node.slots_led(),
+        lag.items,
+        lag.bytes,
+        node.incarnation(),
+        node.losses(engine::losses::Losses::count),
+        node.compared().different,
+        node.tail_bytes(),
+        storage(driver),
+    ))
+}
+
+fn storage(driver: &Driver) -> String {
+    let Some(store) = driver.store() else { return "storage=memory".to_owned() };
+    let (figures, health) = (store.figures(), store.health());
+    let disk = match health {
+        Health::Good => "good",
+        Health::Full => "full",
+        Health::Failed(_) => "failed",
+    };
+    let Figures { log_bytes, snapshots, .. } = figures;
+    format!("storage=disk fsync={} disk={disk} log_bytes={log_bytes} snapshots={snapshots}", store.fsync())
 }

@@ -45,6 +45,7 @@ impl Membership {
 
     /// Follows the map as clients do, for as long as the process lives, in order to forward requests.
     pub(super) async fn follow(&self) {
+        self.driver.follow();
         loop {
             let ended = self.follow_map().await;
             tracing::debug!("following the map: {ended:?}");

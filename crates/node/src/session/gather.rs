@@ -28,7 +28,7 @@ pub(super) struct Gather {
     pub(super) answers: Vec<u8>,
     /// The sum of the answers that are numbers.
     sum: i64,
-    /// Whether a key is to be changed; and whether an answer reports a change.
+    /// Whether a key is to be changed; and whether an answer reports a change, or may hide one.
     writes: bool,
     has_changed: bool,
     /// The first answer that is an error.
@@ -45,7 +45,10 @@ impl Gather {
                     self.sum = self.sum.saturating_add(number);
                     self.has_changed |= number > 0;
                 }
-                Response::Error(error) => self.error = self.error.take().or(Some(error)),
+                Response::Error(error) => {
+                    self.has_changed |= matches!(error, ErrorReply::Unknown(_));
+                    self.error = self.error.take().or(Some(error));
+                }
                 _ => self.has_changed = true,
             }
             rest = rest.get(len..).unwrap_or_default();

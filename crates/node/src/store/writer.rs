@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use storage::journal::{JournalStats, Next, Removed, Synced};
-use storage::{FileError, Journal, JournalError, Position};
+use storage::{FileError, Identity, Journal, JournalError, Position};
 use tokio::runtime::Handle;
 
 use super::beside::Beside;
@@ -140,7 +140,18 @@ impl Running {
         let journal = self.thread.join().map_err(|_| anyhow::anyhow!("the log thread panicked"))?;
         let directory = self.store.directory().take();
         match (journal, directory) {
-            (Some(journal), Some(directory)) => directory.close(journal).context("cannot close the data directory"),
+            (Some(mut journal), Some(mut directory)) => {
+                if let Err(error) = journal.sync() {
+                    // With `always`, whatever anybody knows of was synced before.
+                    if self.store.fsync() != Fsync::Always
+                        && let Err(error) = directory.update_identity(Identity::lose_proof)
+                    {
+                        tracing::warn!("cannot record that data may be missing: {error}: {}", error.source);
+                    }
+                    return Err(error).context("cannot close the data directory");
+                }
+                directory.close(journal).context("cannot close the data directory")
+            }
             _ => anyhow::bail!("the disk has failed before"),
         }
     }
@@ -394,7 +405,7 @@ impl Writer {
     /// Saves the map if it has changed and [`MAP_PAUSE`] has passed; with `now`, regardless of the pause.
     fn save_map(&mut self, now: bool) {
         let Some(map) = self.driver.node().map() else { return };
-        if !(now || self.map_saved_at.elapsed() >= MAP_PAUSE) {
+        if self.driver.follows() || !(now || self.map_saved_at.elapsed() >= MAP_PAUSE) {
             return;
         }
         match self.store.save_map(&map) {

@@ -1,0 +1,77 @@
+//! Before the coordinator has sent this start of the node a map, the node does not know at which levels the cluster
+//! reads and writes. Requests for which that matters wait.
+
+use std::time::Duration;
+
+use proto::error::ErrorReply;
+use proto::request::{NodeRequest, ServerCommand};
+use tokio::time::{Instant, sleep};
+
+use crate::driver::Driver;
+
+/// How often to look for a map.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// For how long after a wait in vain further requests are refused at once: those that were sent together.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
+
+/// A connection's wait for the first map.
+#[derive(Debug, Default)]
+pub(crate) struct FirstMap {
+    since: Option<Instant>,
+}
+
+impl FirstMap {
+    /// Whether a request depends on the cluster's settings.
+    #[must_use]
+    pub(crate) fn is_needed_for(request: &NodeRequest<'_>) -> bool {
+        match request {
+            NodeRequest::Read(_)
+            | NodeRequest::Write(_)
+            | NodeRequest::PutLine { .. }
+            | NodeRequest::Page(_)
+            | NodeRequest::Count(_)
+            | NodeRequest::GetMany(_)
+            | NodeRequest::PutMany(_)
+            | NodeRequest::Keyspace(_)
+            | NodeRequest::Server(ServerCommand::DbSize) => true,
+            NodeRequest::Ack(_)
+            | NodeRequest::ReadLevel(_)
+            | NodeRequest::Losses
+            | NodeRequest::Info
+            | NodeRequest::Stats
+            | NodeRequest::Verify
+            | NodeRequest::Ping
+            | NodeRequest::Quit
+            | NodeRequest::Server(_)
+            | NodeRequest::Peer(_) => false,
+        }
+    }
+
+    /// A request needs the map, which is not there. Returns the answer if it has been waited for long enough; otherwise
+    /// [`FirstMap::wait`] comes next.
+    pub(crate) fn is_missed(&mut self, driver: &Driver) -> Option<ErrorReply> {
+        let (now, timeout) = (Instant::now(), driver.request_timeout());
+        let since = *self.since.get_or_insert(now);
+        if now < since + timeout {
+            return None;
+        }
+        if now >= since + timeout + REFUSED_AFTER {
+            self.since = Some(now);
+            return None;
+        }
+        let why = "this node has no map of the cluster yet; nothing was changed, check that the coordinator is running";
+        Some(ErrorReply::Unavailable(why.to_owned()))
+    }
+
+    /// Waits until the map is there, or for as long as a request may take.
+    pub(crate) async fn wait(&mut self, driver: &Driver) {
+        let Some(since) = self.since else { return };
+        while !driver.knows_settings() && since.elapsed() < driver.request_timeout() {
+            sleep(POLL_INTERVAL).await;
+        }
+        if driver.knows_settings() {
+            self.since = None;
+        }
+    }
+}
