@@ -6,6 +6,7 @@ use std::time::Duration;
 use proto::error::ErrorReply;
 use proto::id::NodeAddr;
 use proto::request::{LONGEST_HEALTHY_WAIT, verbs};
+use tokio::time::{Instant, sleep};
 
 use crate::answer::{NotAnAnswer, Request};
 use crate::client::{Client, checked_key};
@@ -18,6 +19,9 @@ use crate::placement::Placement;
 
 /// How much longer than other calls a node may take to compare copies.
 const VERIFIED_WITHIN: Duration = Duration::from_secs(10 * 60);
+
+/// How often to look for a coordinator that is away.
+const COORDINATOR_PAUSE: Duration = Duration::from_millis(200);
 
 /// Whom to ask.
 #[derive(Debug, Clone, Copy)]
@@ -166,7 +170,7 @@ impl Client {
     }
 
     /// Waits until every slot has a primary and all its copies in sync, and nothing is moving, for at most `span`, or a
-    /// day if that is shorter.
+    /// day if that is shorter. A coordinator that is away, such as one that is being restarted, is waited for.
     ///
     /// ```
     /// # #[tokio::main]
@@ -180,15 +184,20 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] if the cluster did not become healthy in time; the reason begins with `TIMEOUT` and names
-    /// what is missing. [`Error::NotReached`] if the coordinator does not answer.
+    /// what is missing. [`Error::NotReached`] if the coordinator cannot be reached at the end of that time.
     pub async fn wait_healthy(&self, span: Duration) -> Result<(), Error> {
-        let span = span.min(LONGEST_HEALTHY_WAIT);
-        let word = format!("{}ms", span.as_millis());
-        let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
-        let timeouts = Timeouts::until(self.cluster.deadline() + span);
-        match ask_within(&self.cluster, Whom::Coordinator, request, one_line, timeouts).await?.as_slice() {
-            [ok] if ok == "OK" => Ok(()),
-            _ => Err(no_protocol(&self.cluster, Whom::Coordinator)),
+        let until = Instant::now() + span.min(LONGEST_HEALTHY_WAIT);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let word = format!("{}ms", left.as_millis());
+            let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
+            let timeouts = Timeouts::until(self.cluster.deadline() + left);
+            match ask_within(&self.cluster, Whom::Coordinator, request, one_line, timeouts).await {
+                Err(Error::NotReached { .. }) if !left.is_zero() => sleep(COORDINATOR_PAUSE.min(left)).await,
+                Err(error) => return Err(error),
+                Ok(lines) if lines == ["OK"] => return Ok(()),
+                Ok(_) => return Err(no_protocol(&self.cluster, Whom::Coordinator)),
+            }
         }
     }
 
@@ -446,8 +455,14 @@ fn one_line(_first: &str) -> bool {
 fn unless_error(cluster: &Cluster, whom: Whom<'_>, lines: Vec<String>) -> Result<Vec<String>, Error> {
     match lines.first().and_then(|first| error_of(first)) {
         Some(reason) => {
-            let is_no_node = matches!(whom, Whom::Node(_)) && reason == ErrorReply::UnknownCommand.to_string();
-            let why = if is_no_node { ": it is no node of this version" } else { "" };
+            let is_unknown = reason == ErrorReply::UnknownCommand.to_string();
+            let why = match whom {
+                Whom::Node(node) if is_unknown && node == cluster.addr_of(Whom::Coordinator) => {
+                    ": that is the coordinator, name a node"
+                }
+                Whom::Node(_) if is_unknown => ": it is no node of this version",
+                _ => "",
+            };
             Err(Error::Refused { by: Some(cluster.addr_of(whom).clone()), reason: format!("{reason}{why}") })
         }
         None => Ok(lines),

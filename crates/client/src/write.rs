@@ -19,9 +19,10 @@ use crate::placement::Placement;
 /// over.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the primary may be silent before the write is sent again, on another connection. Doubles with every such
-/// attempt, so that a cluster slower than this is answered in the end.
+/// How long the primary may be silent before the write is sent again, on another connection; and how long then. A
+/// primary that cannot answer yet says why once its own time is up, at the latest after a minute.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+const LATER_PATIENCE: Duration = Duration::from_secs(65);
 
 /// Pauses between attempts; a new map ends a pause at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -41,8 +42,10 @@ pub enum Cas {
 enum AttemptError {
     /// Nothing was done; the cluster has to change first.
     Refused(Error),
-    /// It may or may not have taken effect.
+    /// It may or may not have taken effect: a node says so, and why.
     OutcomeUnknown(String),
+    /// It may or may not have taken effect: there was no answer.
+    NoAnswer(String),
     /// Nothing was done, and a retry would fare no better.
     Final(Error),
 }
@@ -101,7 +104,7 @@ async fn attempts<T>(
     let mut first_sent: Option<(Instant, SystemTime)> = None;
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut idle = ANSWER_PATIENCE;
+    let mut patience = ANSWER_PATIENCE;
     let mut refused = None;
     // IMPORTANT: once an attempt may have taken effect, only an answer that says what became of the write settles it. A
     // later attempt that was refused says nothing about the earlier one.
@@ -114,7 +117,7 @@ async fn attempts<T>(
         let primary = Placement::of(&maps.borrow_and_update(), key).primary;
         if let Some(node) = &primary {
             let (first_sent, _) = *first_sent.get_or_insert_with(|| (Instant::now(), SystemTime::now()));
-            let timeouts = Timeouts::until(deadline).with_idle(idle);
+            let timeouts = Timeouts::until(deadline).with_idle(patience);
             let miss = match exchange(cluster, node, key, request, timeouts, maps.clone()).await {
                 Err(miss) => miss,
                 Ok(answer) => match done(&answer) {
@@ -122,15 +125,17 @@ async fn attempts<T>(
                     None => miss_of(node, answer),
                 },
             };
+            // What a node has said tells more than a later silence.
+            let is_silent = matches!(miss, AttemptError::NoAnswer(_));
             match miss {
                 AttemptError::Refused(error) => {
                     tracing::debug!(%node, %error, "nothing was done");
                     refused = Some(error);
                 }
-                AttemptError::OutcomeUnknown(reason) => {
+                AttemptError::OutcomeUnknown(reason) | AttemptError::NoAnswer(reason) => {
                     tracing::debug!(%reason, "retrying the write");
-                    open = Some(reason);
-                    idle = idle.saturating_mul(2);
+                    open = Some(if is_silent { open.unwrap_or(reason) } else { reason });
+                    patience = LATER_PATIENCE;
                     // IMPORTANT: the cluster would take a write that it has forgotten for a new one.
                     deadline = deadline.min(first_sent + RESENT_FOR);
                 }
@@ -188,7 +193,7 @@ async fn exchange(
             cluster.pool().forget(node);
             Err(match failure {
                 Failure::NotSent(_) | Failure::NotAdmitted(_) => not_sent(&failure.to_string()),
-                Failure::NoAnswer(reason) => AttemptError::OutcomeUnknown(format!("node {node}: {reason}")),
+                Failure::NoAnswer(reason) => AttemptError::NoAnswer(format!("node {node}: {reason}")),
             })
         }
     }

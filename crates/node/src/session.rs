@@ -489,7 +489,7 @@ impl Session for ClientSession<'_> {
             return Flow::Close;
         }
         let Some(encoding) = self.front.encoding(frame) else { return Flow::Next };
-        if self.last.is_some() || self.must_rest || self.is_half_settled() {
+        if self.last.is_some() || self.must_rest || self.is_half_settled() || self.deferred.is_full() {
             return Flow::Settle;
         }
         if let Some(begun) = self.begun.take() {

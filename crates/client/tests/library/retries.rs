@@ -201,3 +201,17 @@ async fn no_name_has_two_writes_under_way() {
     let names: std::collections::BTreeSet<&str> = identities.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!((identities.len(), names.len()), (5, 4), "the last three have names of their own: {identities:?}");
 }
+
+#[tokio::test]
+async fn what_a_node_has_said_of_a_write_is_told_rather_than_its_later_silence() {
+    let cluster = FakeCluster::start(1).await;
+    let node = &cluster.nodes[0];
+    node.set_behaviour(Behaviour::Refuse(ErrorReply::Unknown("its replicas did not confirm it".into())));
+    let client = hasty_client(&cluster, 500).await;
+    let (written, ()) = tokio::join!(client.put(KEY, "Alice"), async {
+        node.has_read(2).await;
+        node.set_behaviour(Behaviour::BeSilent);
+    });
+    let Err(Error::Unknown { reason }) = written else { panic!("{written:?}") };
+    assert!(reason.contains("its replicas did not confirm it"), "{reason}");
+}

@@ -29,8 +29,9 @@ Exit codes of --command:
   2  usage: a wrong flag, command or argument; nothing was sent
   3  could not reach the cluster
   4  refused: nothing happened, it is safe to repeat
-  5  outcome unknown: a write may or may not have taken effect
+  5  outcome unknown: a write may or may not have taken effect; or MPUT stored some keys and not others
   6  the client itself cannot run, or cannot write its output
+  130  interrupted by Ctrl-C (5 if a write was under way)
 
 Without --command, commands are read from the terminal, or one per line from a pipe; the exit code is then 3 if the
 cluster could not be reached at startup, 6 if the client cannot go on, and otherwise 0, even if commands failed.

@@ -144,7 +144,10 @@ impl<'a> Command<'a> {
             return Err(CommandError::Empty);
         }
         let spec = verb::find(word).ok_or_else(|| CommandError::Unknown(String::from_utf8_lossy(word).into_owned()))?;
-        spec.verb.with_arguments(rest).ok_or_else(|| CommandError::Usage { name: spec.name, usage: spec.usage() })
+        spec.verb.with_arguments(rest).ok_or_else(|| match one_word(rest) {
+            Some(of) if spec.verb == Verb::Help => CommandError::Unknown(String::from_utf8_lossy(of).into_owned()),
+            _ => CommandError::Usage { name: spec.name, usage: spec.usage() },
+        })
     }
 
     /// The verb as it is documented.

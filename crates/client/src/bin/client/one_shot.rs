@@ -1,13 +1,21 @@
 //! A single command from the command line, and its exit code.
 
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use client::{Client, Error};
+use proto::request::HEALTHY_WAIT;
+use tokio::signal::ctrl_c;
+use tokio::time::{Instant, sleep};
 
 use crate::args::Args;
 use crate::command::Command;
-use crate::execute::{Outcome, execute, execute_alone};
+use crate::execute::{Outcome, execute, execute_alone, interrupted};
 use crate::output::{Exit, Report, report, report_no_command, to_stderr};
+
+/// How often to look for a coordinator that is away.
+const COORDINATOR_PAUSE: Duration = Duration::from_millis(200);
 
 /// Executes the command and prints the outcome: results to standard output, errors to standard error.
 pub(crate) async fn run(args: &Args, command: &[u8]) -> anyhow::Result<Exit> {
@@ -36,8 +44,30 @@ async fn outcome(args: &Args, command: &Command<'_>) -> Outcome {
     if let Some(outcome) = execute_alone(command) {
         return outcome;
     }
-    match crate::connect(args).await {
-        Ok(client) => execute(&client, command).await,
-        Err(error) => Outcome::Failed(error),
+    let client = tokio::select! {
+        connected = connect_for(args, command) => match connected {
+            Ok(client) => client,
+            Err(error) => return Outcome::Failed(error),
+        },
+        Ok(()) = ctrl_c() => return Outcome::Interrupted,
+    };
+    tokio::select! {
+        outcome = execute(&client, command) => outcome,
+        Ok(()) = ctrl_c() => interrupted(command),
+    }
+}
+
+/// Connects. Whoever waits for the cluster to become healthy also waits for its coordinator.
+async fn connect_for(args: &Args, command: &Command<'_>) -> Result<Client, Error> {
+    let patience = match command {
+        Command::WaitHealthy(span) => span.unwrap_or(HEALTHY_WAIT),
+        _ => Duration::ZERO,
+    };
+    let until = Instant::now() + patience;
+    loop {
+        match crate::connect(args).await {
+            Err(Error::NotReached { .. }) if Instant::now() < until => sleep(COORDINATOR_PAUSE).await,
+            connected => return connected,
+        }
     }
 }
