@@ -359,8 +359,11 @@ fn log(event: &Event) {
              since those were in sync is lost, and what was deleted since is back",
             listed(nodes)
         ),
+        Event::Unheld(slots) => {
+            tracing::error!("{slots} slots lost every copy, and there is no node to hold them: their data is gone");
+        }
         Event::StartedAnew(slots) => {
-            tracing::error!("{slots} slots lost every copy and start empty: their data is gone");
+            tracing::error!("{slots} slots lost every copy that held anything and start empty: their data is gone");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One connection to the coordinator.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -281,11 +281,23 @@ impl ClientSession<'_> {
             Some(map.map_err(|error| JoinError::Refused(ErrorReply::NotPeer(error.to_string())))?)
         };
         let Join { addr, incarnation, ancestors, weight, .. } = join;
+        if let Some(from) = self.from.map(|from| from.ip()).filter(|from| !from.is_loopback())
+            && is_loopback(addr.host())
+        {
+            tracing::warn!(
+                "node {addr} has joined from {from}, but no other machine reaches it by that name: start it with \
+                 --host or --advertise"
+            );
+        }
         let joined = self
             .driver
             .with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, weight, ancestors, held))?;
         Ok(Upgrade::Node { addr, joined })
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn list<'a>(nodes: impl Iterator<Item = &'a NodeAddr>) -> String {

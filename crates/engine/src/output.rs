@@ -135,6 +135,8 @@ pub enum Event {
     PromotedOlder(usize, Vec<NodeAddr>),
     /// This many slots have lost every copy and start over empty.
     StartedAnew(usize),
+    /// This many slots have lost every copy, and no node is left that could hold them.
+    Unheld(usize),
 }
 
 /// The result of an operator's statement that missing copies are lost.

@@ -210,7 +210,10 @@ impl Status {
         });
         push_some(&mut lines, away.collect());
         let full = self.full.iter().map(|node| {
-            format!("the disk of node {node} is full: free some space; until then, other nodes lead its slots")
+            format!(
+                "the disk of node {node} is full: free some space; until then, other nodes lead its slots where they \
+                 can, and writes to the others are refused"
+            )
         });
         push_some(&mut lines, full.collect());
         let short = self.short_of_memory.iter().map(|node| {
@@ -257,11 +260,17 @@ impl Status {
     fn problem(&self, problem: &Problem, slots: &Ranges) -> String {
         match problem {
             Problem::Unheld => format!("{} held by no node: start a node: {slots}", slots.are()),
-            Problem::Waits { holders } => format!(
-                "{} for {}, the last holder: start it, or accept the loss with ACCEPT_LOSS slot|all: {slots}",
-                slots.wait(),
-                names(holders)
-            ),
+            Problem::Waits { holders } => {
+                let start = match holders.as_slice() {
+                    [holder] => format!("{holder}, the last holder: start it"),
+                    holders => format!(
+                        "one of {}: start the one that was stopped last, since another continues without what only \
+                         that one took at level async",
+                        names(holders)
+                    ),
+                };
+                format!("{} for {start}, or accept the loss with ACCEPT_LOSS slot|all: {slots}", slots.wait())
+            }
             Problem::Silent { holders } => {
                 format!("{} no reachable copy; check that these nodes run: {}: {slots}", slots.have(), names(holders))
             }

@@ -95,7 +95,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let why = end_of(&driver, serve(notices, config.join_timeout, bound)).await?;
     if let End::Asked = why {
-        tracing::info!("stopping: handing slots over to other nodes");
+        if driver.node().slots_led() > 0 {
+            tracing::info!("stopping: handing slots over to other nodes");
+        }
         hand_over(&driver).await;
     }
     accepting.begin();
@@ -227,7 +229,9 @@ async fn serve(mut notices: mpsc::Receiver<Notice>, patience: Duration, bound: S
 /// Waits until the coordinator has registered this node, and returns the coordinator's text.
 async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> anyhow::Result<String> {
     let deadline = Instant::now() + patience;
-    let mut last = "no answer".to_owned();
+    let mut last = "the coordinator does not answer. Start it again, or name another one with --coordinator-host and \
+                    --coordinator-port"
+        .to_owned();
     loop {
         match timeout_at(deadline, notices.recv()).await {
             Ok(Some(Notice::Joined(response))) => return Ok(response),

@@ -489,6 +489,11 @@ impl Membership {
         if self.begun.is_none() && text.contains("NOTPEER ") {
             return Ended::Rejected(format!("the coordinator at {} has refused this node: {text}", self.settings));
         }
+        if !(line.starts_with(b"-") || text.starts_with("ERROR ")) {
+            return Ended::Broken(
+                "its reply is not in this protocol; another service may be listening there".to_owned(),
+            );
+        }
         if text.starts_with("ERR unknown command") {
             return Ended::Broken("what answers there is not a coordinator; it may be a node".to_owned());
         }

@@ -93,7 +93,7 @@ impl<B: Bugs> Coordinator<B> {
         let mut changes = Vec::new();
         let mut lost: Vec<Lost> = Vec::new();
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>> = BTreeMap::new();
-        let mut started_anew = 0;
+        let (mut started_anew, mut unheld) = (0, 0);
         let mut left_to_fill: BTreeMap<Incarnation, usize> = BTreeMap::new();
         let targets = self.targets();
         let mut before: Option<Planned<'_>> = None;
@@ -105,10 +105,15 @@ impl<B: Bugs> Coordinator<B> {
                 to_fill: to_fill(config, target, &view).collect(),
                 plan: plan(config, target, &view),
             });
-            planned.to_fill.iter().for_each(|node| *left_to_fill.entry(*node).or_default() += 1);
+            if config.primary.is_some() {
+                planned.to_fill.iter().for_each(|node| *left_to_fill.entry(*node).or_default() += 1);
+            }
             match &planned.plan {
                 Plan::Keep => {}
-                Plan::Change(next) => changes.push((slot, next.clone())),
+                Plan::Change(next) => {
+                    unheld += usize::from(next.copies().next().is_none());
+                    changes.push((slot, next.clone()));
+                }
                 Plan::StartAnew(next) => {
                     started_anew += usize::from(config.copies().next().is_some());
                     changes.push((slot, next.clone()));
@@ -132,6 +137,9 @@ impl<B: Bugs> Coordinator<B> {
         self.fills.retain(|node| view.alive.contains(node));
         if started_anew > 0 {
             self.event(Event::StartedAnew(started_anew));
+        }
+        if unheld > 0 {
+            self.event(Event::Unheld(unheld));
         }
         self.note_awaited(&view);
         self.promote(now, lost, &view, &mut changes);

@@ -456,6 +456,7 @@ impl World {
                 format!("promoted older copies in {slots} slots, of {nodes}")
             }
             Event::StartedAnew(slots) => format!("{slots} slots start anew, empty"),
+            Event::Unheld(slots) => format!("{slots} slots are held by nobody"),
         }
     }
 

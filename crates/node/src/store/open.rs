@@ -170,6 +170,9 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
                  again"
             )
         }
+        OpenError::File(file) if file.is_no_descriptor() => {
+            format!("the data directory {path} cannot be used now: raise the limit of open files (ulimit -n)")
+        }
         OpenError::File(_) => {
             format!("the data directory {path} cannot be used: check its disk and permissions, and start again")
         }
