@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 /// Reads a whole number within a range.
 pub fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
 where
@@ -26,6 +28,19 @@ pub fn time(least: &'static str, most: &'static str) -> impl Fn(&str) -> Result<
     }
 }
 
+/// Reads a size in bytes between two others, which are written as users write them.
+pub fn size<T: TryFrom<u64>>(least: &'static str, most: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let expected = || format!("expected a size from {least} to {most} (examples: 512mb, 2GiB, 1000000000)");
+        let parse = |text: &str| text.parse::<ByteSize>().map_err(|_| expected());
+        let (size, least, most) = (parse(text)?, parse(least)?, parse(most)?);
+        if !(least..=most).contains(&size) {
+            return Err(expected());
+        }
+        T::try_from(size.as_u64()).map_err(|_| expected())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +55,13 @@ mod tests {
         for text in ["99ms", "2h", "x", "5", "", "5 fortnights"] {
             let error = time("100ms", "1h")(text).unwrap_err();
             assert_eq!(error, "expected a time from 100ms to 1h, with its unit (examples: 10s, 500ms, 5m)", "{text}");
+        }
+        for (text, bytes) in [("1KiB", 1 << 10), ("64MiB", 64 << 20), ("512mb", 512_000_000), ("65536", 65_536)] {
+            assert_eq!(size("1KiB", "1TiB")(text), Ok(bytes), "{text}");
+        }
+        for text in ["1023", "2TiB", "-1", "x", "", "5 apples"] {
+            let error = size::<u64>("1KiB", "1TiB")(text).unwrap_err();
+            assert_eq!(error, "expected a size from 1KiB to 1TiB (examples: 512mb, 2GiB, 1000000000)", "{text}");
         }
     }
 }

@@ -85,7 +85,7 @@ pub struct ConnectionFlags {
 
     /// Bytes of answers buffered for a client that does not read them, such as 64MiB. A client over the limit that
     /// reads nothing for 10 s is disconnected.
-    #[arg(long, default_value = "64MiB", value_name = "BYTES", value_parser = output_limit)]
+    #[arg(long, default_value = "64MiB", value_name = "BYTES", value_parser = flags::size::<usize>("1KiB", "1TiB"))]
     pub client_output_limit: usize,
 
     /// Disconnect a client that is silent for this long; 0 for never.
@@ -169,18 +169,6 @@ impl Shared {
             lines.push(format!("{name} {}", count.load(Ordering::Relaxed)));
         }
         lines.push(format!("wrong_passwords {}", self.access.wrong()));
-    }
-}
-
-fn output_limit(text: &str) -> Result<usize, String> {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("", 0)];
-    let parsed = units.iter().find_map(|(unit, shift)| {
-        let number: usize = text.strip_suffix(unit)?.trim_end().parse().ok()?;
-        number.checked_mul(1 << shift)
-    });
-    match parsed {
-        Some(bytes) if (1024..=1 << 40).contains(&bytes) => Ok(bytes),
-        _ => Err("expected a number of bytes from 1KiB to 1024GiB (examples: 65536, 512KiB, 64MiB)".to_owned()),
     }
 }
 

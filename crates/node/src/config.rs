@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use net::flags;
 use net::listener::ConnectionFlags;
 use net::logging::LogFlags;
@@ -65,7 +64,7 @@ pub struct Config {
     pub fsync_interval: Duration,
 
     /// How much memory the keys may take. Without it there is no limit.
-    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    #[arg(long, value_name = "SIZE", value_parser = flags::size::<u64>("1mb", "64PiB"))]
     pub max_memory: Option<u64>,
 
     /// What to do with a write that needs more memory than --max-memory leaves.
@@ -183,19 +182,5 @@ fn advertised(text: &str) -> Result<Advertised, String> {
             Ok(addr) => Ok(Advertised { host: addr.host().to_owned(), port: None }),
             Err(no_host) => Err(if no_addr == AddrError::NoPort { no_host } else { no_addr }.to_string()),
         },
-    }
-}
-
-/// The minimum value of `--max-memory`, in bytes.
-const LEAST_MEMORY: u64 = 1_000_000;
-
-fn memory_size(text: &str) -> Result<u64, String> {
-    let examples = "examples: 512mb, 2GiB, 1000000000";
-    let size = text.parse::<ByteSize>().map_err(|_| format!("expected a size ({examples})"))?.as_u64();
-    // A size that no machine could have is a mistake as well.
-    if (LEAST_MEMORY..=u64::MAX >> 8).contains(&size) {
-        Ok(size)
-    } else {
-        Err(format!("expected a size of at least 1mb ({examples})"))
     }
 }

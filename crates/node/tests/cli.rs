@@ -23,10 +23,10 @@ fn wrong_flags_exit_with_2_and_name_themselves() {
         (&["0", "--advertise", "host:0"], "--advertise"),
         (&["0", "--max-clients", "0"], "--max-clients"),
         (&["0", "--max-memory", "much"], "examples: 512mb, 2GiB, 1000000000"),
-        (&["0", "--max-memory", "0"], "at least 1mb"),
+        (&["0", "--max-memory", "0"], "from 1mb"),
         (&["0", "--max-memory=-5mb"], "examples: 512mb, 2GiB"),
         (&["0", "--max-memory", "-5"], "examples: 512mb, 2GiB"),
-        (&["0", "--max-memory", "1kb"], "at least 1mb"),
+        (&["0", "--max-memory", "1kb"], "from 1mb"),
         (&["0", "--evict", "lru"], "--max-memory"),
         (&["0", "--max-memory", "1gb", "--evict", "lfu"], "--evict"),
     ] {
