@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use password::Password;
 use proto::error::ErrorReply;
-use proto::request::Auth;
+use proto::frame::encode_array;
+use proto::request::{Auth, verbs};
 use tokio::time::Instant;
 
 /// Password mismatches are logged at most once in this time.
@@ -33,6 +34,13 @@ impl Access {
     #[must_use]
     pub fn password(&self) -> Option<&Password> {
         self.password.as_ref()
+    }
+
+    /// Appends what this process says to another one first: the password, if there is one. Returns whether there is.
+    pub fn encode_auth(&self, out: &mut Vec<u8>) -> bool {
+        let Some(password) = &self.password else { return false };
+        encode_array(&[verbs::AUTH, password.as_str()], out);
+        true
     }
 
     /// How often a wrong password was given.

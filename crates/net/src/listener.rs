@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use password::{Password, PasswordError};
 use proto::error::ErrorReply;
-use proto::frame::{Encoding, encode_array};
+use proto::frame::Encoding;
 use proto::limits;
 use proto::peer::is_greeting;
-use proto::request::verbs;
 use proto::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -260,9 +259,7 @@ async fn opening(stream: &TcpStream) -> Vec<u8> {
 /// Whether a node of the cluster has sent `opening`. It sends the password, if there is one, and its greeting at once.
 fn is_from_node(opening: &[u8], access: &Access) -> bool {
     let mut auth = Vec::new();
-    if let Some(password) = access.password() {
-        encode_array(&[verbs::AUTH, password.as_str()], &mut auth);
-    }
+    access.encode_auth(&mut auth);
     opening.strip_prefix(auth.as_slice()).is_some_and(is_greeting)
 }
 

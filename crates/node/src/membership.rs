@@ -15,9 +15,8 @@ use engine::time::Timestamp;
 use net::access::disagreement;
 use net::connection::{Connection, Flow, Stopped};
 use proto::cluster_map::{MapError, MapUpdate, MapVersion};
-use proto::frame::{Frame, encode_array};
+use proto::frame::Frame;
 use proto::id::Incarnation;
-use proto::request::verbs;
 use proto::session::{CoordinatorMessage, Join, NodeMessage};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -275,7 +274,7 @@ impl Membership {
         leave: &mut oneshot::Receiver<Farewell>,
     ) -> io::Result<Ended> {
         connection.stream.set_nodelay(true)?;
-        self.awaits_admission = self.say_password(&mut connection.output);
+        self.awaits_admission = self.driver.access().encode_auth(&mut connection.output);
         self.join(&mut connection.output);
         self.beats.clear();
         self.held.clear();
@@ -387,13 +386,6 @@ impl Membership {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         self.held.push_back((end, bytes));
-    }
-
-    /// Sends the password if there is one; returns whether it did.
-    fn say_password(&self, out: &mut Vec<u8>) -> bool {
-        let Some(password) = self.driver.access().password() else { return false };
-        encode_array(&[verbs::AUTH, password.as_str()], out);
-        true
     }
 
     fn join(&self, out: &mut Vec<u8>) {

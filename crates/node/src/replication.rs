@@ -15,10 +15,9 @@ use net::access::disagreement;
 use net::connection::{Connection, Flow, FrameReader, Stopped};
 use net::processors;
 use net::shutdown::Shutdown;
-use proto::frame::{Frame, encode_array};
+use proto::frame::Frame;
 use proto::id::Incarnation;
 use proto::peer::{Hello, LinkKind, LinkMessage, LinkReply};
-use proto::request::verbs;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -195,11 +194,7 @@ pub(crate) async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr:
         to,
     };
     let mut bytes = Vec::new();
-    let mut answers = 1;
-    if let Some(password) = driver.access().password() {
-        encode_array(&[verbs::AUTH, password.as_str()], &mut bytes);
-        answers += 1;
-    }
+    let answers = if driver.access().encode_auth(&mut bytes) { 2 } else { 1 };
     hello.encode(&mut bytes);
     let mut stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;

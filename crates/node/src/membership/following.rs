@@ -57,7 +57,7 @@ impl Membership {
         let stream = timeout(REJOIN_TIMEOUT, self.settings.connect()).await??;
         prepare(&stream)?;
         let mut connection = Connection::new(stream);
-        let mut awaits_admission = self.say_password(&mut connection.output);
+        let mut awaits_admission = self.driver.access().encode_auth(&mut connection.output);
         encode_array(&[verbs::WATCH_MAP], &mut connection.output);
         connection.flush().await?;
         while connection.fill().await? > 0 {
