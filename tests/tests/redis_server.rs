@@ -295,6 +295,24 @@ fn answers_are_not_kept_back_by_a_wait_after_them() {
     assert_eq!(node.reply(), Reply::bulk("1"));
 }
 
+#[cfg(unix)]
+#[test]
+fn answers_are_not_kept_back_by_another_node_that_is_slow() {
+    let cluster = Setup::default().start();
+    cluster.wait_until_level();
+    let [here, there] = [0, 1].map(|index| cluster.key_led_by(index, "kept-back"));
+    let mut node = cluster.connect(0);
+    let pipeline = [array(&["GET", &there]), array(&["SET", &here, "1"]), array(&["INCR", &there])].concat();
+    node.send(&pipeline);
+    assert_eq!([node.reply(), node.reply(), node.reply()], [Reply::Null, Reply::ok(), Reply::Number(1)]);
+    cluster.node(1).process.pause();
+    node.send([array(&["INCR", &here]), array(&["INCR", &there])].concat());
+    assert_eq!(node.reply(), Reply::Number(2));
+    node.is_silent_for(Duration::from_millis(200));
+    cluster.node(1).process.resume();
+    node.reply();
+}
+
 #[test]
 fn wait_counts_no_replica_once_an_async_write_may_be_lost_whatever_the_level_is_now() {
     let mut cluster = Setup::default().start();

@@ -95,11 +95,28 @@ impl Claim {
 #[derive(Debug)]
 pub struct Handed {
     /// Where its answer arrives.
-    pub answer: oneshot::Receiver<Answer>,
+    receiver: oneshot::Receiver<Answer>,
+    /// The answer, once it is there.
+    arrived: Option<Answer>,
     claim: Arc<Claim>,
 }
 
 impl Handed {
+    /// Waits until the answer is there, but no longer than until this moment. Returns whether it is.
+    pub(crate) async fn arrives_by(&mut self, until: Instant) -> bool {
+        if self.arrived.is_none()
+            && let Ok(answer) = timeout_at(until, &mut self.receiver).await
+        {
+            self.arrived = Some(answer.unwrap_or(Err(Failed::Lost)));
+        }
+        self.arrived.is_some()
+    }
+
+    /// The answer, if it is there; only once.
+    pub(crate) fn take_answer(&mut self) -> Option<Answer> {
+        self.arrived.take()
+    }
+
     /// Stops waiting. Returns whether the request was not sent yet, and so never will be.
     #[must_use]
     pub fn take_back(&self) -> bool {
@@ -181,7 +198,7 @@ impl ForwardLinks {
         let mut bytes = Vec::new();
         encode(id, &mut bytes);
         let claim = Arc::new(Claim::default());
-        (Call { id, bytes, answer: Some(answer), claim: Arc::clone(&claim) }, Handed { answer: receiver, claim })
+        (Call { id, bytes, answer: Some(answer), claim: Arc::clone(&claim) }, Handed { receiver, arrived: None, claim })
     }
 
     fn queue(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, calls: Vec<Call>) {
@@ -219,8 +236,8 @@ impl ForwardLinks {
             // While data arrives, a long answer may be on its way.
             let reads = self.reads(from);
             let until = patience.map_or(deadline, |patience| deadline.min(waited_from + patience));
-            if let Ok(answer) = timeout_at(until, &mut handed.answer).await {
-                return Some(answer.unwrap_or(Err(Failed::Lost)));
+            if handed.arrives_by(until).await {
+                return handed.take_answer();
             }
             if until == deadline || reads == self.reads(from) {
                 return None;

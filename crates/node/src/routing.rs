@@ -43,6 +43,9 @@ pub(crate) const PRIMARY_PATIENCE: Duration = Duration::from_millis(300);
 /// How long it waits for a primary that has already kept another request waiting too long and has sent nothing since.
 pub(crate) const STALLED_PATIENCE: Duration = Duration::from_millis(100);
 
+/// For how long answers that are ready are kept back for one that is not.
+const KEPT_BACK: Duration = Duration::from_millis(20);
+
 /// The outcome of one attempt.
 enum Attempt {
     /// The answer is written.
@@ -70,8 +73,8 @@ pub(crate) struct Waits {
     outcomes: Vec<Option<Outcome>>,
     /// Requests of a batch that were sent to other nodes and are not answered yet.
     under_way: Vec<Option<UnderWay>>,
-    /// How many requests of a batch are answered, when the batch is only partly answered.
-    answered: usize,
+    /// How many requests of a batch are answered, if that is not all of them.
+    answered: Option<usize>,
 }
 
 /// A reusable timer: resetting it to a later moment takes no lock; creating and dropping one does.
@@ -104,7 +107,7 @@ impl Waits {
     /// Whether [`answer_all`] has only partly answered a batch and must be called again.
     #[must_use]
     pub(crate) fn is_half_answered(&self) -> bool {
-        self.answered > 0
+        self.answered.is_some()
     }
 
     /// Waits until everything carried out so far is written as `--fsync` asks.
@@ -124,8 +127,8 @@ impl Waits {
     }
 }
 
-/// Answers deferred requests in order, until all are answered or `out` has `most` bytes; in the latter case, call it
-/// again to continue. Requests for the same node are sent together. `waits` has the tickets of those that were carried
+/// Answers deferred requests in order, until all are answered, or `out` has `most` bytes, or has some while another node
+/// is slow; in these cases, write them out and call it again to continue. Requests for the same node are sent together. `waits` has the tickets of those that were carried
 /// out.
 pub(crate) async fn answer_all(
     driver: &Driver,
@@ -147,10 +150,11 @@ pub(crate) async fn answer_all(
         }
     }
     let Waits { outcomes, under_way: first_tries, answered, .. } = waits;
-    let done = std::mem::take(answered);
+    let half_answered = answered.take();
+    let done = half_answered.unwrap_or_default();
     for (at, entry) in deferred.entries().iter().enumerate().skip(done) {
         if out.len() >= most && at > done {
-            *answered = at;
+            *answered = Some(at);
             return;
         }
         let (answer, after) = deferred.answers_of(at);
@@ -163,6 +167,14 @@ pub(crate) async fn answer_all(
             }
             (Some(None), Some(request)) => give_up(driver, request, out),
             (None, Some(request)) => {
+                if !out.is_empty()
+                    && half_answered != Some(at)
+                    && let Some(Some(under_way)) = first_tries.get_mut(at)
+                    && !under_way.handed.arrives_by(Instant::now() + KEPT_BACK).await
+                {
+                    *answered = Some(at);
+                    return;
+                }
                 let first_try = first_tries.get_mut(at).and_then(Option::take);
                 answer_one(driver, request, first_try, false, started, out).await;
             }

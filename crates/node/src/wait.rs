@@ -10,7 +10,7 @@ use proto::reply::{Reply, ReplyDecoder};
 use proto::slot::{SLOT_BITS, SlotId};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::driver::Driver;
 
@@ -204,7 +204,8 @@ async fn ask_other(
 ) -> Option<Vec<CopiesOf>> {
     let until = (Instant::now() + PATIENCE).min(deadline.max(Instant::now() + LAST_LOOK));
     let mut handed = driver.forwards().send_copies(driver, to, addr, slots);
-    let bytes = timeout_at(until, &mut handed.answer).await.ok()?.ok()?.ok()?;
+    handed.arrives_by(until).await;
+    let bytes = handed.take_answer()?.ok()?;
     match ReplyDecoder::new().decode(&bytes) {
         Ok(Some((Reply::Bulk(answers), _))) => CopiesOf::parse_all(answers),
         _ => None,

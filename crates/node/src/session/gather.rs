@@ -164,3 +164,23 @@ impl ClientSession<'_> {
         Flow::Next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_may_hide_a_change_counts_as_one() {
+        for (answers, has_changed) in [
+            (&b"-FULL no memory; nothing was changed\r\n-BUSY try again\r\n"[..], false),
+            (b"-FULL no memory; nothing was changed\r\n-UNKNOWN it may have taken effect\r\n", true),
+            (b"-UNKNOWN it may have taken effect\r\n", true),
+            (b":0\r\n", false),
+            (b":1\r\n-FULL no memory\r\n", true),
+        ] {
+            let mut gather = Gather { answers: answers.to_vec(), ..Gather::default() };
+            gather.fold();
+            assert_eq!(gather.has_changed, has_changed, "{answers:?}");
+        }
+    }
+}
