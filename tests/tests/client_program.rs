@@ -3,7 +3,7 @@
 use e2e::client::{self, printed};
 use e2e::cluster::{self, Cluster, Setup};
 use e2e::connection::Reply;
-use e2e::process::Ended;
+use e2e::process::{Ended, Process};
 use e2e::server::{self, CLOSED_PORT};
 use e2e::wait::SOON;
 use serde_json::{Value, json};
@@ -274,4 +274,28 @@ fn a_write_waits_for_the_new_primary() {
     let ended = run(&cluster, &format!("PUT {key} v"), &[]);
     assert_eq!(ended.code, Some(0), "{}", printed(&ended));
     assert_eq!(run(&cluster, &format!("GET {key}"), &["--raw"]).stdout, b"v");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_command_ends_with_130_and_a_write_with_5() {
+    use nix::sys::signal::Signal::SIGINT;
+
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    cluster.wait_until_settled();
+    cluster.node(0).process.pause();
+    for (command, is_under_way, code, told) in [
+        ("GET key", "trying the next node", 130, "Interrupted"),
+        ("PUT key value", "retrying the write", 5, "may have taken effect"),
+    ] {
+        let port = cluster.coordinator.port.to_string();
+        let args = ["--port", &port, "--log-level", "debug", "--read", "linear", "--command", command];
+        let mut client = Process::start("client", args);
+        client.says_on_stderr(is_under_way);
+        client.signal(SIGINT);
+        let ended = client.wait_for_end(SOON);
+        assert_eq!(ended.code, Some(code), "{command}: {}", ended.stderr);
+        assert!(ended.stderr.contains(told), "{command}: {}", ended.stderr);
+    }
+    cluster.node(0).process.resume();
 }

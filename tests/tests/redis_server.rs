@@ -295,6 +295,20 @@ fn answers_are_not_kept_back_by_a_wait_after_them() {
     assert_eq!(node.reply(), Reply::bulk("1"));
 }
 
+#[test]
+fn answers_that_a_slow_reader_has_yet_to_take_are_not_kept_back_by_a_wait_after_them() {
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    let mut node = cluster.connect(0);
+    let value = "x".repeat(100_000);
+    assert_eq!(node.call(&["SET", "long", &value]), Reply::ok());
+    // More than the sockets hold, and less than the node keeps for a client.
+    node.send([array(&["GET", "long"]).repeat(300), array(&["WAIT", "9", "600000"])].concat());
+    std::thread::sleep(Duration::from_millis(500));
+    for _ in 0..300 {
+        assert!(node.reply() == Reply::bulk(&value));
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn answers_are_not_kept_back_by_another_node_that_is_slow() {

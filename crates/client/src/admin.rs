@@ -193,7 +193,9 @@ impl Client {
             let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
             let timeouts = Timeouts::until(self.cluster.deadline() + left);
             match ask_within(&self.cluster, Whom::Coordinator, request, one_line, timeouts).await {
-                Err(Error::NotReached { .. }) if !left.is_zero() => sleep(COORDINATOR_PAUSE.min(left)).await,
+                Err(Error::NotReached { .. }) if Instant::now() + COORDINATOR_PAUSE < until => {
+                    sleep(COORDINATOR_PAUSE).await;
+                }
                 Err(error) => return Err(error),
                 Ok(lines) if lines == ["OK"] => return Ok(()),
                 Ok(_) => return Err(no_protocol(&self.cluster, Whom::Coordinator)),

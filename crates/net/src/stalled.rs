@@ -7,6 +7,7 @@
 //! off.
 
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -107,7 +108,7 @@ impl Connection {
             let is_over = waiting > shared.flags.client_output_limit;
             let may_read = share.resize(waiting) && !is_over && !input_ended;
             if may_read && session.is_half_settled() {
-                self.keep_more(session, stopped).await?;
+                self.keep_more(&mut sent, &mut taken_at, session, stopped).await?;
                 continue;
             }
             if may_read && *stopped == Stopped::Handler(Flow::Body) {
@@ -116,7 +117,7 @@ impl Connection {
                 continue;
             }
             if may_read && *stopped == Stopped::Handler(Flow::Settle) {
-                self.keep_more(session, stopped).await?;
+                self.keep_more(&mut sent, &mut taken_at, session, stopped).await?;
                 continue;
             }
             let until = taken_at + if is_over { CUT_OFF_AFTER } else { WRITE_STALL };
@@ -137,7 +138,7 @@ impl Connection {
                     match self.reader.fill_now(&self.stream) {
                         // The caller's loop will see the end again.
                         Ok(0) => input_ended = true,
-                        Ok(_) => self.keep_more(session, stopped).await?,
+                        Ok(_) => self.keep_more(&mut sent, &mut taken_at, session, stopped).await?,
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(error) => return Err(error),
                     }
@@ -151,12 +152,36 @@ impl Connection {
         Ok(sent)
     }
 
-    /// Goes on with what has arrived and keeps the answers.
-    async fn keep_more<S: Session>(&mut self, session: &mut S, stopped: &mut Stopped) -> io::Result<()> {
+    /// Goes on with what has arrived and keeps the answers. That may take long, so the client can take those that are
+    /// kept already meanwhile.
+    async fn keep_more<S: Session>(
+        &mut self,
+        sent: &mut usize,
+        taken_at: &mut Instant,
+        session: &mut S,
+        stopped: &mut Stopped,
+    ) -> io::Result<()> {
+        let Self { reader, stream, output, .. } = self;
         // A separate buffer, because a session looks at how full the output is.
         let mut answers = Vec::new();
-        go_on(&mut self.reader, session, stopped, &self.stream, &mut answers).await?;
-        self.output.append(&mut answers);
+        {
+            let mut going_on = pin!(go_on(reader, session, stopped, stream, &mut answers));
+            loop {
+                tokio::select! {
+                    biased;
+                    done = &mut going_on => break done?,
+                    writable = stream.writable(), if *sent < output.len() => {
+                        writable?;
+                        match stream.try_write(output.get(*sent..).unwrap_or_default()) {
+                            Ok(written) => (*sent, *taken_at) = (*sent + written, Instant::now()),
+                            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                            Err(error) => return Err(error),
+                        }
+                    }
+                }
+            }
+        }
+        output.append(&mut answers);
         session.answered();
         Ok(())
     }

@@ -34,6 +34,8 @@ pub async fn end(
     leave: oneshot::Sender<Farewell>,
 ) -> anyhow::Result<()> {
     tracing::warn!("decommissioned: everything is handed over; deleting this node's data");
+    // IMPORTANT: listened to from here on, or a signal that comes meanwhile would be missed.
+    let asked = tokio::spawn(shutdown::signal());
     connections.begin();
     if timeout(FINISH_TIMEOUT, connections.all_ended()).await.is_err() {
         tracing::warn!("some requests did not finish in time and were dropped");
@@ -56,7 +58,7 @@ pub async fn end(
     let is_sent = leave.send(Farewell { cleared: true, told: tell }).is_ok();
     let is_told = tokio::select! {
         told = timeout(TELL_TIMEOUT, told) => told.is_ok(),
-        _ = shutdown::signal() => false,
+        _ = asked => false,
     };
     if !(is_sent && is_told) {
         tracing::warn!(

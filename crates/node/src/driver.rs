@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answering;
 use crate::awake::Awake;
+use crate::first_map::OLD_MAP_AFTER;
 use crate::followed::Followed;
 use crate::forward::ForwardLinks;
 use crate::replication;
@@ -318,7 +319,7 @@ impl Driver {
     #[must_use]
     pub(crate) fn knows_settings(&self) -> bool {
         let goes_by_the_old_map =
-            || self.clock().now() - self.started() >= self.request_timeout() && self.node().map().is_some();
+            || self.clock().now() - self.started() >= OLD_MAP_AFTER && self.node().map().is_some();
         self.shared.has_heard.load(Ordering::Acquire) || goes_by_the_old_map()
     }
 

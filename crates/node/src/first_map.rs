@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use proto::error::ErrorReply;
+use proto::level::{AckLevel, ReadLevel};
 use proto::request::{NodeRequest, ServerCommand};
 use tokio::time::{Instant, sleep};
 
@@ -11,6 +12,9 @@ use crate::driver::Driver;
 
 /// How often to look for a map.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long after its start a node goes by the map on its disk, if the coordinator does not answer.
+pub(crate) const OLD_MAP_AFTER: Duration = Duration::from_secs(3);
 
 /// For how long after a wait in vain further requests are refused at once: those that were sent together.
 const REFUSED_AFTER: Duration = Duration::from_secs(1);
@@ -22,19 +26,19 @@ pub(crate) struct FirstMap {
 }
 
 impl FirstMap {
-    /// Whether a request depends on the cluster's settings.
+    /// Whether a request depends on the cluster's settings, on a connection that has asked for these levels.
     #[must_use]
-    pub(crate) fn is_needed_for(request: &NodeRequest<'_>) -> bool {
+    pub(crate) fn is_needed_for(request: &NodeRequest<'_>, ack: Option<AckLevel>, read: Option<ReadLevel>) -> bool {
         match request {
+            // What it means depends on the names of the nodes, too.
+            NodeRequest::PutLine { .. } => true,
+            NodeRequest::Write(_) | NodeRequest::PutMany(_) => ack.is_none(),
             NodeRequest::Read(_)
-            | NodeRequest::Write(_)
-            | NodeRequest::PutLine { .. }
             | NodeRequest::Page(_)
             | NodeRequest::Count(_)
             | NodeRequest::GetMany(_)
-            | NodeRequest::PutMany(_)
-            | NodeRequest::Keyspace(_)
-            | NodeRequest::Server(ServerCommand::DbSize) => true,
+            | NodeRequest::Server(ServerCommand::DbSize) => read.is_none(),
+            NodeRequest::Keyspace(_) => ack.is_none() || read.is_none(),
             NodeRequest::Ack(_)
             | NodeRequest::ReadLevel(_)
             | NodeRequest::Losses

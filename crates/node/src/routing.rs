@@ -128,8 +128,8 @@ impl Waits {
 }
 
 /// Answers deferred requests in order, until all are answered, or `out` has `most` bytes, or has some while another node
-/// is slow; in these cases, write them out and call it again to continue. Requests for the same node are sent together. `waits` has the tickets of those that were carried
-/// out.
+/// is slow; in these cases, write them out and call it again to continue. Requests for the same node are sent together.
+/// `waits` has the tickets of those that were carried out.
 pub(crate) async fn answer_all(
     driver: &Driver,
     deferred: &DeferredBatch,

@@ -255,7 +255,7 @@ impl<'a> ClientSession<'a> {
                 self.read = Some(level);
                 (Response::Ok, Flow::Next)
             }
-            NodeRequest::Losses => (self.driver.node().losses(answering::losses), Flow::Next),
+            NodeRequest::Losses => (self.driver.node().losses(answering::losses), self.rest_if_late()),
             NodeRequest::Info => (stats::info(self.driver), self.rest_if_late()),
             NodeRequest::Stats => (stats::stats(self.driver, self.front.clients()), self.rest_if_late()),
             NodeRequest::Verify => return self.answer_last(Last::Verify(encoding)),
@@ -410,10 +410,6 @@ impl<'a> ClientSession<'a> {
 
     /// Defers a request, to be answered after everything that is deferred.
     fn answer_last(&mut self, request: Last) -> Flow {
-        if matches!(request, Last::Walk(_) | Last::Keyspace(_)) {
-            let now = self.batch().now;
-            self.unanswered.add(now, stats::WALK);
-        }
         self.last = Some(request);
         Flow::Next
     }
@@ -500,7 +496,7 @@ impl Session for ClientSession<'_> {
             return Flow::Next;
         }
         match NodeRequest::parse(frame) {
-            Ok(request) if !self.batch().knows_settings && FirstMap::is_needed_for(&request) => {
+            Ok(request) if !self.batch().knows_settings && FirstMap::is_needed_for(&request, self.ack, self.read) => {
                 let Some(error) = self.first_map.is_missed(self.driver) else { return Flow::Settle };
                 Response::Error(error).encode(encoding, self.deferred.place(out));
                 Flow::Next
@@ -544,6 +540,9 @@ impl Session for ClientSession<'_> {
         }
         if let Some(last) = self.last.take() {
             self.driver.wake_touched(&mut self.turn);
+            if matches!(last, Last::Walk(_) | Last::Keyspace(_)) {
+                self.unanswered.add(self.driver.clock().now(), stats::WALK);
+            }
             match last {
                 Last::Walk(walk) => walk.answer(self.driver, out).await,
                 Last::Keyspace(request) => {

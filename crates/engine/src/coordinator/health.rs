@@ -134,7 +134,9 @@ impl<B: Bugs> Coordinator<B> {
                 run = Some((config, target, look));
             }
             let Some((_, _, look)) = &run else { continue };
-            look.to_fill.iter().for_each(|node| *left.entry(*node).or_default() += 1);
+            if config.primary.is_some() {
+                look.to_fill.iter().for_each(|node| *left.entry(*node).or_default() += 1);
+            }
             if let Some(problem) = &look.problem {
                 match status.problems.get_mut(problem) {
                     Some(slots) => slots.add(slot),

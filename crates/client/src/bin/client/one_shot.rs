@@ -22,7 +22,16 @@ pub(crate) async fn run(args: &Args, command: &[u8]) -> anyhow::Result<Exit> {
     let format = args.format();
     print(match Command::parse(command).and_then(Command::alone) {
         Err(error) => report_no_command(format, &error),
-        Ok(command) => report(format, &command, &outcome(args, &command).await),
+        Ok(command) => {
+            let outcome = outcome(args, &command).await;
+            // What is known by now may take long to print.
+            tokio::spawn(async {
+                if ctrl_c().await.is_ok() {
+                    std::process::exit(Exit::Interrupted as i32);
+                }
+            });
+            report(format, &command, &outcome)
+        }
     })
 }
 
@@ -44,29 +53,32 @@ async fn outcome(args: &Args, command: &Command<'_>) -> Outcome {
     if let Some(outcome) = execute_alone(command) {
         return outcome;
     }
+    // Whoever waits for the cluster to become healthy also waits for its coordinator.
+    let until = match command {
+        Command::WaitHealthy(span) => Some(Instant::now() + span.unwrap_or(HEALTHY_WAIT)),
+        _ => None,
+    };
     let client = tokio::select! {
-        connected = connect_for(args, command) => match connected {
+        connected = connect_by(args, until) => match connected {
             Ok(client) => client,
             Err(error) => return Outcome::Failed(error),
         },
         Ok(()) = ctrl_c() => return Outcome::Interrupted,
     };
+    let rest = until.map(|until| Command::WaitHealthy(Some(until.saturating_duration_since(Instant::now()))));
     tokio::select! {
-        outcome = execute(&client, command) => outcome,
+        outcome = execute(&client, rest.as_ref().unwrap_or(command)) => outcome,
         Ok(()) = ctrl_c() => interrupted(command),
     }
 }
 
-/// Connects. Whoever waits for the cluster to become healthy also waits for its coordinator.
-async fn connect_for(args: &Args, command: &Command<'_>) -> Result<Client, Error> {
-    let patience = match command {
-        Command::WaitHealthy(span) => span.unwrap_or(HEALTHY_WAIT),
-        _ => Duration::ZERO,
-    };
-    let until = Instant::now() + patience;
+/// Connects; tries again until a moment, if one is given.
+async fn connect_by(args: &Args, until: Option<Instant>) -> Result<Client, Error> {
     loop {
         match crate::connect(args).await {
-            Err(Error::NotReached { .. }) if Instant::now() < until => sleep(COORDINATOR_PAUSE).await,
+            Err(Error::NotReached { .. }) if until.is_some_and(|until| Instant::now() < until) => {
+                sleep(COORDINATOR_PAUSE).await;
+            }
             connected => return connected,
         }
     }

@@ -86,6 +86,7 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
             None if nodes.iter().all(|(_, told)| is_equal(told)) => Exit::Done,
             None => Exit::No,
         },
+        Outcome::Interrupted => Exit::Interrupted,
         _ => Exit::Done,
     };
     let (result, error) = match (format, outcome) {
