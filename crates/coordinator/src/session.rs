@@ -257,6 +257,8 @@ impl ClientSession<'_> {
         self.driver.with(|coordinator, _| {
             let (nodes, map) = (coordinator.nodes().count(), coordinator.map());
             let (cluster, version) = (&map.cluster, map.version.0);
+            // What nodes go by, also while their map is being taken over.
+            let known = coordinator.known_map().cluster_settings;
             let awaited = coordinator.awaited();
             let awaited = list(awaited.iter());
             let leaving = list(coordinator.leaving().map(|(addr, _)| addr));
@@ -264,8 +266,8 @@ impl ClientSession<'_> {
             Response::Text(format!(
                 "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
                  leaving={leaving} away={away} unproven_promotions={} waiting_for={awaited}",
-                map.cluster_settings.ack,
-                map.cluster_settings.read,
+                known.ack,
+                known.read,
                 coordinator.unproven_promotions()
             ))
         })

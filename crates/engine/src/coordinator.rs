@@ -337,12 +337,12 @@ impl<B: Bugs> Coordinator<B> {
             Phase::Gathering(until) if now < until => {}
             Phase::Gathering(_) => self.decide(now),
             Phase::Restored(until) if now < until && !self.all_have_told() => {}
-            Phase::Restored(_) => self.go_on(),
+            Phase::Restored(_) => self.go_on(now),
             Phase::Recovering | Phase::Serving => {}
         }
         let knows_enough = self.awaited.is_empty() || self.bugs.plants(Bug::CoordinatorGuesses);
         if self.phase == Phase::Recovering && knows_enough && now >= self.counted_on_until {
-            self.start_generation();
+            self.start_generation(now);
         }
         if self.phase == Phase::Serving {
             self.admit_waiting(now);

@@ -33,7 +33,7 @@ pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 #[derive(Debug)]
 pub(crate) struct Registry {
     timeout: Duration,
-    /// The timeout of an earlier coordinator, and until when nodes may go by it.
+    /// The longest timeout that an earlier map had, and until when nodes may go by it.
     honored: (Duration, Timestamp),
     nodes: BTreeMap<NodeAddr, Registered>,
     last_check: Timestamp,
@@ -54,12 +54,19 @@ impl Registry {
         }
     }
 
-    /// Drops nobody any sooner than by this timeout, until the given moment: nodes may go by that of an earlier coordinator.
-    pub(crate) fn honor(&mut self, timeout: Duration, until: Timestamp) {
-        self.honored = (timeout, until);
+    /// Until this timeout has passed, drops nobody any sooner than by it: nodes may go by an earlier map that has it.
+    pub(crate) fn honor(&mut self, now: Timestamp, timeout: Duration) {
+        let longest = self.timeout_at(now).max(timeout);
+        self.honored = (longest, now + longest);
     }
 
-    fn timeout_at(&self, now: Timestamp) -> Duration {
+    /// The longest timeout that any node may still go by, as far as was known when it was last set.
+    pub(crate) fn honored(&self) -> Duration {
+        self.honored.0
+    }
+
+    /// The timeout that nodes may go by: the present one, or a longer one of an earlier map.
+    pub(crate) fn timeout_at(&self, now: Timestamp) -> Duration {
         let (honored, until) = self.honored;
         if now < until { self.timeout.max(honored) } else { self.timeout }
     }
@@ -238,6 +245,9 @@ impl Registry {
             self.nodes.values_mut().for_each(|node| node.last_heard = now);
         }
         let timeout = self.timeout_at(now);
+        if now >= self.honored.1 {
+            self.honored.0 = Duration::ZERO;
+        }
         self.nodes.extract_if(.., |_, node| now - node.last_heard >= timeout).collect()
     }
 
@@ -283,7 +293,7 @@ mod tests {
     #[test]
     fn a_longer_timeout_of_before_is_honored_as_long_as_nodes_may_go_by_it() {
         let mut registry = Registry::new(TIMEOUT);
-        registry.honor(2 * TIMEOUT, at(20));
+        registry.honor(at(0), 2 * TIMEOUT);
         registry.insert(at(0), addr(1), Incarnation(1));
         registry.insert(at(2), addr(2), Incarnation(2));
         for second in (0..20).step_by(2) {

@@ -11,6 +11,7 @@ use proto::slot::SlotId;
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::Event;
+use crate::time::Timestamp;
 
 /// How many numbers one start of a coordinator can issue.
 const NUMBERS: u64 = 1 << 24;
@@ -56,7 +57,8 @@ fn versions(map: &ClusterMap) -> impl Iterator<Item = MapVersion> {
 impl<B: Bugs> Coordinator<B> {
     /// Continues from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
     /// epoch, so that changes that the previous coordinator made unseen by any node that is back have no effect.
-    pub(super) fn start_generation(&mut self) {
+    pub(super) fn start_generation(&mut self, now: Timestamp) {
+        self.registry.honor(now, self.map.cluster_settings.heartbeat_timeout);
         let distance = if std::mem::take(&mut self.has_forgotten) { UNSEEN_GENERATIONS } else { GENERATION };
         self.next_generation(distance);
         self.own = None;

@@ -131,9 +131,8 @@ impl<B: Bugs> Coordinator<B> {
         }
         let is_successor = ancestors.contains(holder);
         // IMPORTANT: if its copy were given up now, a former member would be promoted while it still serves.
-        let settings = &self.settings;
         let serves_on = !is_successor && self.counts_on_answers(holder);
-        let comes_back_within = if serves_on { settings.cluster_settings.heartbeat_timeout } else { GATHERING };
+        let comes_back_within = if serves_on { self.registry.timeout_at(now) } else { GATHERING };
         self.registry.may_live(now, addr, comes_back_within, is_successor) && !self.bugs.plants(Bug::NameTaken)
     }
 
@@ -147,7 +146,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Checks that no silent node at this address, or at any, may still serve slots that are about to be given away.
     pub(super) fn nobody_serves_on(&self, now: Timestamp, addr: Option<&NodeAddr>) -> Result<(), ErrorReply> {
-        let timeout = self.settings.cluster_settings.heartbeat_timeout;
+        let timeout = self.registry.timeout_at(now);
         for (node, registered) in self.registry.iter().filter(|(node, _)| addr.is_none_or(|addr| addr == *node)) {
             let silent = self.registry.silent_for(now, registered.incarnation);
             let left = silent.and_then(|silent| timeout.checked_sub(silent)).filter(|left| !left.is_zero());

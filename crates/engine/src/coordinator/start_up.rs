@@ -2,8 +2,9 @@
 //! that most of the nodes belong to, or sets up a new cluster if they bring none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use proto::cluster_map::{ClusterMap, ClusterSettings};
+use proto::cluster_map::{ClusterMap, ClusterSettings, SlotConfig};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::limits;
@@ -97,10 +98,12 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// Continues from the state that was read. No node that is back knows more.
-    pub(super) fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self, now: Timestamp) {
         self.phase = Phase::Serving;
         self.event(Event::Serving(self.map.version));
         if self.map.cluster_settings != self.settings.cluster_settings {
+            // IMPORTANT: from now on, since a node that is cut off at this moment has not heard of it.
+            self.registry.honor(now, self.map.cluster_settings.heartbeat_timeout);
             self.map.cluster_settings = self.settings.cluster_settings;
             self.commit(Vec::new());
         }
@@ -128,12 +131,15 @@ impl<B: Bugs> Coordinator<B> {
         // that is not its own any more. Nobody is confirmed in it from now on, and no other leads until it is given up.
         let nodes = self.registry.iter().filter(|(_, node)| !node.by_hand).map(|(_, node)| node.incarnation);
         self.outputs.extend(nodes.map(Output::CloseSession));
-        let settings = [self.map.cluster_settings, self.settings.cluster_settings];
+        let settings = [self.map.cluster_settings, held.cluster_settings, self.settings.cluster_settings];
         let min_isr = settings.iter().map(ClusterSettings::min_isr).max().unwrap_or_default();
-        let timeout = settings.iter().map(|settings| settings.heartbeat_timeout).max().unwrap_or_default();
-        if self.map.slots().any(|(_, config)| config.primary.is_some() && config.isr.len() < min_isr) {
+        for settings in &settings {
+            self.registry.honor(now, settings.heartbeat_timeout);
+        }
+        let is_small = |(_, config): (_, &Arc<SlotConfig>)| config.primary.is_some() && config.isr.len() < min_isr;
+        if [&self.map, &held].into_iter().flat_map(ClusterMap::slots).any(is_small) {
             // All of it: a primary counts on less, by as much as two clocks may differ.
-            self.counted_on_until = now + timeout;
+            self.counted_on_until = now + self.registry.timeout_at(now);
         }
         self.own = Some(self.map.clone());
         self.recover(now, held, named.into_iter());
@@ -190,6 +196,7 @@ impl<B: Bugs> Coordinator<B> {
     /// that have reported deleting what they held.
     fn take_over(&mut self, now: Timestamp, held: ClusterMap) {
         self.event(Event::Adopted(held.version));
+        self.registry.honor(now, held.cluster_settings.heartbeat_timeout);
         self.map = held;
         self.keep_own();
         self.counter = self.counter.max(self.map.version.0);

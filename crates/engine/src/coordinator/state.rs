@@ -21,6 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write as _};
 use std::str::FromStr;
+use std::time::Duration;
 
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
@@ -58,7 +59,7 @@ impl<B: Bugs> Coordinator<B> {
         let _ = write!(
             text,
             "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
-             AWAY {}\nWEIGHTS {}\nMOVED_OFF {}\nVIRTUAL_NODES {}\nSTARTS {}\nRELIED_ON {}\n",
+             AWAY {}\nWEIGHTS {}\nMOVED_OFF {}\nVIRTUAL_NODES {}\nSTARTS {}\nRELIED_ON {}\nHONORED {}\n",
             list(self.registry.by_hand()),
             list(self.gone.iter()),
             list(self.unregistered.iter()),
@@ -71,7 +72,8 @@ impl<B: Bugs> Coordinator<B> {
             list(self.moved_off.iter()),
             self.settings.virtual_nodes,
             list(self.starts.iter().map(|Start { after, first }| format!("{}:{}", after.0, first.0))),
-            list(runs(&self.relied_on).iter().map(|(first, last, version)| format!("{first}-{last}:{}", version.0)))
+            list(runs(&self.relied_on).iter().map(|(first, last, version)| format!("{first}-{last}:{}", version.0))),
+            self.registry.honored().as_millis()
         );
         text
     }
@@ -112,9 +114,12 @@ impl<B: Bugs> Coordinator<B> {
         }
         let (away, virtual_nodes) = coordinator.read_moves(&lines)?;
 
-        // IMPORTANT: a primary may count on an answer of the earlier coordinator for nearly as long as its timeout was.
-        let timeout = map.cluster_settings.heartbeat_timeout;
-        coordinator.registry.honor(timeout, now + timeout);
+        // IMPORTANT: a primary may count on an answer of the earlier coordinator for nearly as long as its timeout was, or,
+        // if it has not heard of that one, as an even earlier one was.
+        let earlier: Vec<u64> = lines.list_if_there("HONORED", one)?;
+        for timeout in earlier.into_iter().map(Duration::from_millis).chain([map.cluster_settings.heartbeat_timeout]) {
+            coordinator.registry.honor(now, timeout);
+        }
         coordinator.wake(now);
         for (incarnation, member) in map.members().filter(|(_, member)| member.up) {
             let is_by_hand = by_hand.contains(&incarnation);

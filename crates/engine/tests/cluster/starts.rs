@@ -152,3 +152,41 @@ fn a_state_that_an_earlier_release_saved_reads_back() {
     assert!(restored.map().members().eq(coordinator.map().members()));
     assert!(restored.leaving().map(|(addr, _)| addr).eq([&addr_of("C")]));
 }
+
+/// A primary that counts on the coordinator goes by the timeout of the last map that it has received.
+#[test]
+fn a_shorter_timeout_drops_nobody_before_the_longer_one_has_passed_however_often_the_coordinator_is_restarted() {
+    let timeout = |millis| {
+        let mut settings = settings(1);
+        settings.cluster_settings.heartbeat_timeout = Duration::from_millis(millis);
+        settings
+    };
+    let mut now = Timestamp(1_000_000);
+    let mut coordinator = Coordinator::new(timeout(10_000), NoBugs);
+    let nodes = ["A", "B"].map(|name| join(&mut coordinator, now, addr_of(name), Ancestors::default()));
+    now = now + Duration::from_secs(2);
+    coordinator.handle_timeout(now);
+    let mut state = kept(&mut coordinator).expect("there is a map");
+    // The first start makes the new settings known; A is cut off just before.
+    for _ in 0..2 {
+        coordinator = Coordinator::restored(now, timeout(1_000), NoBugs, &state).expect("a state reads back");
+        let back = coordinator.join(now, addr_of("B"), Some(nodes[1]), 1, Ancestors::default(), None);
+        assert!(back.expect("it is known").again);
+        now = now + Duration::from_millis(1_100);
+        heartbeat(&mut coordinator, now, nodes[1]);
+        coordinator.handle_timeout(now);
+        assert_eq!(coordinator.map().cluster_settings.heartbeat_timeout, Duration::from_secs(1));
+        state = kept(&mut coordinator).unwrap_or(state);
+    }
+    let mut has_a_after = |time| {
+        let until = now + time;
+        while now < until {
+            now = now + Duration::from_millis(250);
+            heartbeat(&mut coordinator, now, nodes[1]);
+            coordinator.handle_timeout(now);
+        }
+        coordinator.nodes().any(|node| *node == addr_of("A"))
+    };
+    assert!(has_a_after(Duration::from_secs(8)), "it may serve for so long");
+    assert!(!has_a_after(Duration::from_secs(4)));
+}
