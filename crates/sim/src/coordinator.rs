@@ -96,13 +96,12 @@ impl World {
         process.boot += 1;
         process.adopted = None;
         let is_changed = self.knobs.settings_changes > 0 && process.random.chance(self.knobs.settings_changes);
-        // Clients name their level, so that one changes nothing for them.
+        // Clients name their level, so this is a change that changes nothing for them.
         let ack = if is_changed { AckLevel::Quorum } else { AckLevel::Async };
-        let shorter = if is_changed { 3 } else { 1 };
         let settings = Settings {
             cluster_settings: ClusterSettings {
                 replicas: self.knobs.replicas as usize,
-                heartbeat_timeout: Duration::from_millis(self.knobs.heartbeat_timeout / shorter),
+                heartbeat_timeout: Duration::from_millis(self.knobs.heartbeat_timeout),
                 ack,
                 ..ClusterSettings::default()
             },
