@@ -2,9 +2,8 @@
 //! that most of the nodes belong to, or sets up a new cluster if they bring none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use proto::cluster_map::{ClusterMap, ClusterSettings, SlotConfig};
+use proto::cluster_map::{ClusterMap, ClusterSettings};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::limits;
@@ -136,9 +135,9 @@ impl<B: Bugs> Coordinator<B> {
         for settings in &settings {
             self.registry.honor(now, settings.heartbeat_timeout);
         }
-        let is_small = |(_, config): (_, &Arc<SlotConfig>)| config.primary.is_some() && config.isr.len() < min_isr;
-        if [&self.map, &held].into_iter().flat_map(ClusterMap::slots).any(is_small) {
-            // All of it: a primary counts on less, by as much as two clocks may differ.
+        if self.map.slots().any(|(_, config)| config.primary.is_some() && config.isr.len() < min_isr) {
+            // All of it: a primary counts on less, by as much as two clocks may differ. Those of the map that is taken over
+            // are in its configurations, and are not given up any sooner either.
             self.counted_on_until = now + self.registry.timeout_at(now);
         }
         self.own = Some(self.map.clone());
