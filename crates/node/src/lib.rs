@@ -8,6 +8,7 @@
 //! - `awake`: whether the process stood still.
 //! - [`clients`]: the list of inbound connections; `server_commands` and `info`: RESP commands about the
 //!   connection and the server; `wait`: how many replicas have a connection's writes.
+//! - `first_map`: requests that wait until the node knows the cluster's settings.
 //! - `answering`: turns the state machine's result for a request into the response.
 //! - `routing`: requests that cannot be answered locally right away: forwarded, retried, or refused.
 //! - `forward` and `serve_forwards`: the two ends of the connections that carry forwarded requests.
