@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mio::net::TcpStream;
+use seeded::Random;
 
 use crate::keys::Draw;
 use crate::load::{Load, Until};
 use crate::outcome::Recorder;
-use seeded::Random;
-
 use crate::reply::{self, Reply, Wanted, first_line};
 use crate::request::Requests;
 use crate::target::{Server, Target, connect};

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::keys::Distribution;
 use seeded::Random;
 
+use crate::keys::Distribution;
 /// A kind of operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {

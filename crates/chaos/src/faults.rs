@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cluster::Cluster;
-use crate::network::OUTSIDE;
 use seeded::Random;
 
+use crate::cluster::Cluster;
+use crate::network::OUTSIDE;
 /// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use client::{AckLevel, Client, ReadLevel, Version};
+use seeded::Random;
 use sim::history::Action;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::record::{Call, Clock, Record};
-use seeded::Random;
-
 /// The number of groups.
 const GROUPS: usize = 12;
 

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Parser as _;
 use client::{AckLevel, ReadLevel};
+use seeded::Random;
 use sim::judges::{self, Verdict};
 use tokio::runtime::Runtime;
 
@@ -40,8 +41,6 @@ use crate::network::Network;
 use crate::record::Clock;
 use crate::report::{Report, say};
 use crate::walker::Walker;
-use seeded::Random;
-
 /// The most steps that the search over one key's operations may take.
 const SEARCH_STEPS: u64 = 10_000_000;
 

@@ -6,12 +6,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use seeded::Random;
 
 use crate::cluster::Cluster;
 use crate::faults::{Fault, Kind};
 use crate::record::Clock;
-use seeded::Random;
-
 /// How many faults may be active at once.
 const AT_ONCE: usize = 3;
 

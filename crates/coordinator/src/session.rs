@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::output::{JoinError, Joined};
-use net::connection::{Body, Connection, Ended, Flow, Session, Stopped};
+use net::connection::{Body, Connection, Ended, Flow, STRETCH, Session, Stopped};
 use net::gate;
 use net::listener::Shared;
 use net::shutdown::Shutdown;
@@ -25,9 +25,6 @@ use crate::gate::Unauthenticated;
 use crate::moves;
 use crate::stats::{self, NotAnswered};
 use crate::wait::wait_healthy;
-
-/// Once the requests of one batch have been executed for this long, other connections get their turn.
-const STRETCH: Duration = Duration::from_millis(2);
 
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, shared: Arc<Shared>, shutdown: Shutdown) {

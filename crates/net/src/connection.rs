@@ -133,6 +133,9 @@ pub struct FrameReader {
     is_one_frame: bool,
 }
 
+/// Once the requests of one batch have been executed for this long, a session lets other connections have their turn.
+pub const STRETCH: Duration = Duration::from_millis(2);
+
 /// Why [`FrameReader::frames`] has stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stopped {

@@ -5,13 +5,12 @@ mod many;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use engine::node::Turn;
 use engine::record::Record;
 use engine::slot::{Executed, Refusal, Written};
 use engine::time::Timestamp;
-use net::connection::{Body, Connection, Ended, Flow, Session};
+use net::connection::{Body, Connection, Ended, Flow, STRETCH, Session};
 use net::gate;
 use net::shutdown::Shutdown;
 use proto::cluster_map::ClusterSettings;
@@ -49,9 +48,6 @@ const BODY_BYTES: usize = 32 * 1024;
 
 /// Once the answers to deferred requests reach this size, they are written out before more are produced.
 const SETTLED_BYTES: usize = 256 * 1024;
-
-/// Once the requests of one batch have been executed for this long, other connections get their turn.
-const STRETCH: Duration = Duration::from_millis(2);
 
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, clients: Arc<Clients>, shutdown: Shutdown) {

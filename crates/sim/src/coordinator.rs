@@ -10,6 +10,7 @@ use proto::frame::Words;
 use proto::id::Incarnation;
 use proto::level::AckLevel;
 use proto::session::{CoordinatorMessage, Join, NodeMessage};
+use seeded::Random;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -17,8 +18,6 @@ use crate::mutants::Planted;
 use crate::network::{ACCEPTER, ConnId, ProcId};
 use crate::schedule::Event;
 use crate::world::{Frames, Next, World};
-use seeded::Random;
-
 /// How many earlier states are kept as copies.
 const OLDER_STATES: usize = 6;
 

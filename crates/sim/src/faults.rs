@@ -7,6 +7,7 @@
 //! and the oracle knows.
 
 use proto::cluster_map::ClusterMap;
+use seeded::Random;
 
 use crate::clock::EXACT;
 use crate::knobs::Knobs;
@@ -14,8 +15,6 @@ use crate::network::ProcId;
 use crate::node::SurvivingData;
 use crate::schedule::Event;
 use crate::world::World;
-use seeded::Random;
-
 /// The minimum time before a machine runs its programs again, in microseconds. By then the node is suspected.
 pub(crate) const BOOT: u64 = 1_000_000;
 

@@ -9,12 +9,11 @@ use std::time::Duration;
 use engine::output::JoinError;
 use proto::id::Incarnation;
 use proto::session::{Ancestors, NodeMessage};
+use seeded::Random;
 
 use crate::knobs::Knobs;
 use crate::schedule::Event;
 use crate::world::World;
-use seeded::Random;
-
 /// A node certainly lives if the coordinator has answered a heartbeat that it sent within this time.
 const HEARD_WITHIN: Duration = Duration::from_millis(400);
 

@@ -4,11 +4,10 @@
 use std::collections::VecDeque;
 
 use proto::frame::FrameDecoder;
+use seeded::Random;
 
 use crate::knobs::Knobs;
 use crate::schedule::{Event, Schedule};
-use seeded::Random;
-
 /// A connection. Numbers are not reused within a run.
 pub(crate) type ConnId = u32;
 

@@ -19,6 +19,7 @@ use engine::time::Timestamp;
 use proto::cluster_map::{ClusterMap, MapError, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::WallTime;
+use seeded::Random;
 
 use crate::client::Request;
 use crate::clock::Clock;
@@ -27,8 +28,6 @@ use crate::mutants::Planted;
 use crate::network::{ConnId, ProcId};
 use crate::schedule::Event;
 use crate::world::World;
-use seeded::Random;
-
 use held::Held;
 pub(crate) use requests::Pending;
 pub(crate) use session::Session;

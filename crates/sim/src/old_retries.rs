@@ -7,14 +7,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use engine::completions::COMPLETIONS_OF_A_CLIENT;
+use seeded::Random;
 
 use crate::client::{Operation, Outcome, Request};
 use crate::knobs::Knobs;
 use crate::schedule::Event;
 use crate::workload::DEADLINE;
 use crate::world::World;
-use seeded::Random;
-
 /// How many writes of a client are kept, from which one is retried.
 const KNOWN: usize = 2_000;
 

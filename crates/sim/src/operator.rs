@@ -13,14 +13,13 @@ use std::sync::Arc;
 
 use engine::coordinator::Coordinator;
 use proto::cluster_map::{ClusterMap, SlotConfig};
+use seeded::Random;
 
 use crate::knobs::Knobs;
 use crate::node::{NodeProcess, Session, SurvivingData};
 use crate::oracle::members;
 use crate::schedule::Event;
 use crate::world::World;
-use seeded::Random;
-
 /// How long the operator waits before looking again at what the coordinator waits for, in microseconds.
 const FORGET_PAUSE: u64 = 500_000;
 

@@ -11,13 +11,12 @@ use std::rc::Rc;
 use proto::level::ReadLevel;
 use proto::range::{Keys, PageRequest};
 use proto::slot::Position;
+use seeded::Random;
 
 use crate::history::{Action, Operation};
 use crate::node::{PageAsked, Step};
 use crate::schedule::Event;
 use crate::world::World;
-use seeded::Random;
-
 /// How long a walker waits for a page, in microseconds. A node gives up earlier.
 const PATIENCE: u64 = 3_000_000;
 

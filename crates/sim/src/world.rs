@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proto::frame::{Frame, FrameDecoder, Words};
 use proto::id::NodeAddr;
 use proto::slot::{SlotBits, SlotId};
+use seeded::Random;
 
 use crate::client::Client;
 use crate::coordinator::CoordinatorProcess;
@@ -25,8 +26,6 @@ use crate::schedule::{Event, Schedule};
 use crate::stats::Stats;
 use crate::trace::Trace;
 use crate::walker::Walker;
-use seeded::Random;
-
 /// How often a connection that waits for a disk is polled, in microseconds.
 const DISK_PAUSE: u64 = 5_000;
 

@@ -14,14 +14,13 @@ use std::path::{Path, PathBuf};
 use engine::node::Node;
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
+use seeded::Random;
 use storage::disk::sim::{Fault, Operation};
 use storage::journal::SyncTask;
 use storage::{DataDir, FileError, Journal, JournalError, SimDisk, map_file};
 
 use crate::knobs::Knobs;
 use crate::mutants::Planted;
-use seeded::Random;
-
 use snapshots::Snapshots;
 pub(crate) use start::{Found, IDENTITY, Start, StartError, first_of, is_map};
 

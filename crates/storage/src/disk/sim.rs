@@ -17,11 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use entries::FileNumber;
+use seeded::Random;
 use state::{State, injected, split};
 
 use super::{Disk, DiskFile, DiskLock, Mode, Place};
-use seeded::Random;
-
 /// A disk in memory. Clones are the same disk.
 #[derive(Debug, Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);

@@ -19,12 +19,11 @@ use proto::level::ReadLevel;
 use proto::peer::{Change, Modify, WallTime, Write};
 use proto::range::{Keys, PageRequest};
 use proto::slot::SlotBits;
+use seeded::Random;
 
 use super::{Start, Store};
 use crate::knobs::Knobs;
 use crate::mutants::{AnyBug, Planted};
-use seeded::Random;
-
 /// The number of operations.
 const OPERATIONS: u64 = 1_000_000;
 

@@ -3,13 +3,12 @@
 
 use engine::node::Node;
 use proto::slot::SlotId;
+use seeded::Random;
 use storage::snapshot::SnapshotError;
 use storage::{DataDir, Position, SnapshotWriter};
 
 use super::{Failure, Health, Open, SHORT_PAUSE, Settings};
 use crate::mutants::Planted;
-use seeded::Random;
-
 /// The snapshots of a directory.
 #[derive(Debug)]
 pub(super) struct Snapshots {

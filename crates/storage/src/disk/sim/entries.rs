@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Loss;
 use seeded::Random;
 
+use super::Loss;
 /// The file that a name refers to.
 pub(super) type FileNumber = u64;
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Loss;
 use seeded::Random;
 
+use super::Loss;
 /// The unit that a disk writes atomically, in bytes.
 pub(super) const SECTOR_BYTES: usize = 512;
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use seeded::Random;
+
 use super::entries::{Entries, FileNumber};
 use super::image::Image;
 use super::{Fault, Loss, Operation};
 use crate::disk::no_descriptor;
-use seeded::Random;
-
 /// An injected fault that has not struck yet.
 #[derive(Debug, Clone)]
 struct Waiting {
