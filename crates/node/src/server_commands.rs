@@ -88,14 +88,14 @@ impl Front {
             Frame::Array(words) if words.is_empty() => None,
             Frame::Array(_) => Some(self.arrays),
             Frame::Line(b"") if passes_empty_lines => None,
-            Frame::Line(line) if says_hello(line) => Some(self.arrays),
+            Frame::Line(_) if frame.has_verb(b"HELLO") => Some(self.arrays),
             Frame::Line(_) => Some(self.lines),
         }
     }
 
     /// Notes a request that could not be understood: it may begin a transaction, which is not supported.
     pub(crate) fn could_not_understand(&mut self, frame: Frame<'_>, encoding: Encoding) {
-        self.is_in_transaction |= encoding != Encoding::Line && is_word(frame, b"MULTI");
+        self.is_in_transaction |= encoding != Encoding::Line && frame.is_only(b"MULTI");
     }
 
     /// Refuses a command inside a transaction; `None` outside of one. IMPORTANT: the client must learn that the
@@ -105,8 +105,8 @@ impl Front {
         if !self.is_in_transaction {
             return None; // As good as always.
         }
-        let [ends, discards] = [b"EXEC".as_slice(), b"DISCARD"].map(|verb| is_word(frame, verb));
-        let resets = [b"RESET".as_slice(), b"QUIT"].iter().any(|verb| is_verb(frame, verb));
+        let [ends, discards] = [b"EXEC".as_slice(), b"DISCARD"].map(|verb| frame.is_only(verb));
+        let resets = [b"RESET".as_slice(), b"QUIT"].iter().any(|verb| frame.has_verb(verb));
         self.is_in_transaction = !(ends || discards || resets);
         (!resets).then_some(match (ends, discards) {
             (true, _) => {
@@ -260,31 +260,6 @@ impl Front {
             }
         };
     }
-}
-
-/// Whether a request has this verb, given in upper case.
-fn is_verb(frame: Frame<'_>, verb: &[u8]) -> bool {
-    words(frame).next().is_some_and(|first| first.eq_ignore_ascii_case(verb))
-}
-
-/// Whether a request is this verb, given in upper case, and nothing else.
-fn is_word(frame: Frame<'_>, verb: &[u8]) -> bool {
-    is_verb(frame, verb) && words(frame).nth(1).is_none()
-}
-
-fn words(frame: Frame<'_>) -> impl Iterator<Item = &[u8]> {
-    let (array, line) = match frame {
-        Frame::Array(words) => (Some(words), None),
-        Frame::Line(line) => (None, Some(line)),
-    };
-    let on_line = line.into_iter().flat_map(|line| line.split(u8::is_ascii_whitespace)).filter(|word| !word.is_empty());
-    array.into_iter().flatten().chain(on_line)
-}
-
-/// Whether the first word of a line is `HELLO`.
-fn says_hello(line: &[u8]) -> bool {
-    let (verb, rest) = line.split_at(line.len().min(5));
-    verb.eq_ignore_ascii_case(b"HELLO") && matches!(rest.first(), None | Some(b' ' | b'\t'))
 }
 
 /// Notes what a client says about itself.

@@ -46,12 +46,35 @@ impl<'a> Frame<'a> {
         match self {
             Self::Array(mut words) => words.next().zip(words.next()),
             Self::Line(line) => {
-                let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-                let mut words = line.split(is_blank).filter(|word| !word.is_empty());
+                let mut words = words_of(line);
                 words.next().zip(words.next())
             }
         }
     }
+
+    /// Whether the first word is this verb, in any case.
+    #[must_use]
+    pub fn has_verb(self, verb: &[u8]) -> bool {
+        let first = match self {
+            Self::Array(mut words) => words.next(),
+            Self::Line(line) => words_of(line).next(),
+        };
+        first.is_some_and(|first| first.eq_ignore_ascii_case(verb))
+    }
+
+    /// Whether this verb, in any case, is all there is.
+    #[must_use]
+    pub fn is_only(self, verb: &[u8]) -> bool {
+        let count = match self {
+            Self::Array(words) => words.len(),
+            Self::Line(line) => words_of(line).count(),
+        };
+        count == 1 && self.has_verb(verb)
+    }
+}
+
+fn words_of(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
 }
 
 /// The words of an array request, read from the front.

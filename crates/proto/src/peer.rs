@@ -22,6 +22,7 @@ use std::str::FromStr;
 use crate::error::ErrorReply;
 use crate::frame::{Words, begin_bulk, encode_array, push_number};
 use crate::id::{Incarnation, NodeAddr};
+use crate::level::ReadLevel;
 use crate::limits;
 use crate::slot::SlotId;
 
@@ -135,6 +136,16 @@ fn or_dash<T: ToString>(word: Option<T>) -> String {
 /// Reads what [`or_dash`] writes; the outer `None` means that the word is neither.
 fn unless_dash<T: FromStr>(word: &str) -> Option<Option<T>> {
     if word == "-" { Some(None) } else { word.parse().ok().map(Some) }
+}
+
+/// What may answer a read: `replica` for a copy that the other node has as a replica, otherwise the level.
+fn place_word(at_replica: bool, level: ReadLevel) -> String {
+    if at_replica { "replica".to_owned() } else { level.to_string() }
+}
+
+/// Reads what [`place_word`] writes: whether a replica is asked, and the level.
+fn place(word: &str) -> Option<(bool, ReadLevel)> {
+    if word == "replica" { Some((true, ReadLevel::Local)) } else { word.parse().ok().map(|level| (false, level)) }
 }
 
 fn push_number_word(number: u64, out: &mut Vec<u8>) {

@@ -1,6 +1,8 @@
 //! A connection for forwarded requests: a client's requests to a node that does not lead the key.
 
-use super::{Detail, Identity, Modify, ReplyMode, counter, key, or_dash, push_number_word, unless_dash};
+use super::{
+    Detail, Identity, Modify, ReplyMode, counter, key, or_dash, place, place_word, push_number_word, unless_dash,
+};
 use crate::error::ErrorReply;
 use crate::frame::{Words, begin_array, push_word};
 use crate::id::Version;
@@ -238,8 +240,7 @@ impl<'a> Forward<'a> {
         let id = self.id.to_string();
         match self.request {
             KeyRequest::Read(Read { key, wanted, level }) => {
-                let level = level.to_string();
-                let place = if self.at_replica { "replica" } else { &level };
+                let place = place_word(self.at_replica, level);
                 let verb = if self.is_short { &b"SHORT"[..] } else { b"READ" };
                 begin_array(6 + wanted.words(), out);
                 for word in [&b"FORWARD"[..], id.as_bytes(), verb, place.as_bytes(), wanted.verb().as_bytes(), key] {
@@ -273,9 +274,7 @@ impl<'a> Forward<'a> {
             let id = counter(&mut words)?;
             match words.next()? {
                 verb @ (b"READ" | b"SHORT") => {
-                    let place = words.text()?;
-                    let at_replica = place == "replica";
-                    let level = if at_replica { ReadLevel::Local } else { place.parse().ok()? };
+                    let (at_replica, level) = place(words.text()?)?;
                     let (key, wanted) = Wanted::read(&mut words)?;
                     let read = Read { key, wanted, level };
                     Some(Self { id, at_replica, is_short: verb == b"SHORT", request: KeyRequest::Read(read) })

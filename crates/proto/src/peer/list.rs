@@ -1,6 +1,6 @@
 //! What a node that assembles a page of a walk asks the others, on a connection for forwarded requests.
 
-use super::{counter, push_number_word};
+use super::{counter, place, place_word, push_number_word};
 use crate::error::ErrorReply;
 use crate::frame::{Frame, FrameDecoder, Words, begin_array, begin_bulk, push_word};
 use crate::level::ReadLevel;
@@ -48,8 +48,7 @@ impl List {
         begin_array(7, out);
         push_word(b"LIST", out);
         push_number_word(self.id, out);
-        let level = self.level.to_string();
-        push_word(if self.at_replica { b"replica" } else { level.as_bytes() }, out);
+        push_word(place_word(self.at_replica, self.level).as_bytes(), out);
         push_number_word(self.limit.unwrap_or(0) as u64, out);
         push_word(&self.range.start, out);
         push_word(self.range.end.as_deref().unwrap_or_default(), out);
@@ -70,9 +69,7 @@ impl List {
         let mut list = || {
             words.next().filter(|verb| *verb == b"LIST")?;
             let id = counter(&mut words)?;
-            let place = words.text()?;
-            let at_replica = place == "replica";
-            let level = if at_replica { ReadLevel::Local } else { place.parse().ok()? };
+            let (at_replica, level) = place(words.text()?)?;
             let limit = usize::try_from(counter(&mut words)?).ok().filter(|limit| *limit <= limits::PAGE_KEYS)?;
             let (start, end) = (words.next()?.to_vec(), words.next()?.to_vec());
             let range = KeyRange { start, end: (!end.is_empty()).then_some(end) };

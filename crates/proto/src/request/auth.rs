@@ -1,5 +1,6 @@
 //! `AUTH`, which nodes and the coordinator accept in both encodings.
 
+use super::redis::syntax;
 use super::{KeyWords, Rest, verbs};
 use crate::error::ErrorReply;
 use crate::frame::Frame;
@@ -20,7 +21,7 @@ impl<'a> Rest<'a> {
         match (words.next(), words.next()) {
             (None, _) => Ok(Auth { user: None, password: first }),
             (Some(password), None) => Ok(Auth { user: Some(first), password }),
-            _ if self.is_array() => Err(ErrorReply::redis("ERR syntax error")),
+            _ if self.is_array() => Err(syntax()),
             _ => Err(ErrorReply::InvalidFormat(verbs::AUTH)),
         }
     }
@@ -29,11 +30,7 @@ impl<'a> Rest<'a> {
 /// Whether a request attempts to authenticate, well-formed or not.
 #[must_use]
 pub fn is_auth_attempt(frame: Frame<'_>) -> bool {
-    let verb = match frame {
-        Frame::Array(mut words) => words.next(),
-        Frame::Line(line) => line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty()),
-    };
-    verb.is_some_and(|verb| [&b"AUTH"[..], b"HELLO"].iter().any(|name| verb.eq_ignore_ascii_case(name)))
+    frame.has_verb(b"AUTH") || frame.has_verb(b"HELLO")
 }
 
 #[cfg(test)]

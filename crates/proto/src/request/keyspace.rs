@@ -127,19 +127,19 @@ impl<'a> Args<'a> {
         let cursor = cursor(self.next()).ok_or_else(|| ErrorReply::redis("ERR invalid cursor"))?;
         let mut scan = Scan { cursor, pattern: None, count: USUAL_COUNT, is_of_strings: true };
         while let Some(option) = self.words.next() {
-            let Some(word) = self.words.next() else { return syntax() };
+            let Some(word) = self.words.next() else { return Err(syntax()) };
             match option {
                 option if option.eq_ignore_ascii_case(b"COUNT") => {
                     scan.count = u64::try_from(integer(word).ok_or_else(not_an_integer)?).unwrap_or(0);
                     if scan.count == 0 {
-                        return syntax();
+                        return Err(syntax());
                     }
                 }
                 option if option.eq_ignore_ascii_case(b"MATCH") => scan.pattern = Some(pattern(word)?),
                 option if option.eq_ignore_ascii_case(b"TYPE") => {
                     scan.is_of_strings = word.eq_ignore_ascii_case(b"string");
                 }
-                _ => return syntax(),
+                _ => return Err(syntax()),
             }
         }
         Ok(NodeRequest::Keyspace(KeyspaceRequest::Scan(scan)))
@@ -149,7 +149,7 @@ impl<'a> Args<'a> {
         match (self.words.next(), self.words.next()) {
             (None, _) => {}
             (Some(how), None) if how.eq_ignore_ascii_case(b"SYNC") || how.eq_ignore_ascii_case(b"ASYNC") => {}
-            _ => return syntax(),
+            _ => return Err(syntax()),
         }
         Ok(NodeRequest::Keyspace(KeyspaceRequest::Flush))
     }

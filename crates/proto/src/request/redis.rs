@@ -33,8 +33,8 @@ enum Unit {
     UnixMillis,
 }
 
-pub(super) fn syntax<T>() -> Result<T, ErrorReply> {
-    Err(ErrorReply::redis("ERR syntax error"))
+pub(super) fn syntax() -> ErrorReply {
+    ErrorReply::redis("ERR syntax error")
 }
 
 pub(super) fn not_an_integer() -> ErrorReply {
@@ -225,12 +225,12 @@ impl<'a> Args<'a> {
             } else if is(option, "XX") && matches!(condition, Condition::Always | Condition::Present) {
                 condition = Condition::Present;
             } else if is(option, "IFEQ") && condition == Condition::Always {
-                let Some(expected) = self.words.next() else { return syntax() };
+                let Some(expected) = self.words.next() else { return Err(syntax()) };
                 condition = Condition::Equals(expected);
             } else if is(option, "GET") {
                 reply_mode = ReplyMode::Old;
             } else {
-                return syntax();
+                return Err(syntax());
             }
         }
         let expiry = match expiry {
@@ -260,7 +260,7 @@ impl<'a> Args<'a> {
             return Ok(false);
         }
         let time = if unit.is_some() { self.words.next() } else { Some(&b""[..]) };
-        let Some(time) = time else { return syntax() };
+        let Some(time) = time else { return Err(syntax()) };
         *expiry = Some((unit, time));
         Ok(true)
     }
@@ -270,7 +270,7 @@ impl<'a> Args<'a> {
         let mut expiry = None;
         while let Some(option) = self.words.next() {
             if !self.is_expiry_option(option, "PERSIST", &mut expiry)? {
-                return syntax();
+                return Err(syntax());
             }
         }
         match expiry {
@@ -332,9 +332,9 @@ impl<'a> Args<'a> {
         let key = args.next();
         while let Some(option) = args.words.next() {
             let samples = args.words.next().filter(|_| is(option, "SAMPLES"));
-            let Some(samples) = samples else { return syntax() };
+            let Some(samples) = samples else { return Err(syntax()) };
             if integer(samples).ok_or_else(not_an_integer)? < 0 {
-                return syntax();
+                return Err(syntax());
             }
         }
         read(key, Wanted::Detail(Detail::Memory))

@@ -3,7 +3,7 @@
 
 use super::auth::Auth;
 use super::keyspace::pattern;
-use super::redis::{not_an_integer, unknown_subcommand, wrong_number};
+use super::redis::{not_an_integer, syntax, unknown_subcommand, wrong_number};
 use super::{KeyWords, NodeRequest, RawWords, Rest};
 use crate::commands::Command;
 use crate::decimal::integer;
@@ -114,8 +114,6 @@ pub enum NamesOrPattern<'a> {
     /// Those of a module; there are none.
     Module,
 }
-
-const SYNTAX: &str = "ERR syntax error";
 
 /// Parses a command without keys, its verb in upper case; [`ErrorReply::UnknownCommand`] if it is none of these.
 pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, ErrorReply> {
@@ -247,7 +245,6 @@ fn client<'a>(mut words: Words<'a>) -> Result<ClientCommand<'a>, ErrorReply> {
 }
 
 fn client_list(mut words: Words<'_>) -> Result<ClientCommand<'_>, ErrorReply> {
-    let syntax = || ErrorReply::redis(SYNTAX);
     let Some(filter) = words.next() else { return Ok(ClientCommand::List(None)) };
     if filter.eq_ignore_ascii_case(b"ID") && !words.is_empty() {
         if !words.into_iter().all(|id| integer(id).is_some()) {
@@ -283,7 +280,7 @@ fn on_or_off(word: &[u8]) -> Result<bool, ErrorReply> {
     match word.to_ascii_lowercase().as_slice() {
         b"on" => Ok(true),
         b"off" => Ok(false),
-        _ => Err(ErrorReply::redis(SYNTAX)),
+        _ => Err(syntax()),
     }
 }
 
@@ -296,7 +293,6 @@ fn command_query<'a>(mut words: Words<'a>) -> Result<CommandQuery<'a>, ErrorRepl
         b"docs" => Ok(CommandQuery::Docs(RawWords(words))),
         b"list" if words.is_empty() => Ok(CommandQuery::List(NamesOrPattern::All)),
         b"list" => {
-            let syntax = || ErrorReply::redis(SYNTAX);
             let [filter, kind, what] = words.exactly().ok_or_else(syntax)?;
             if !filter.eq_ignore_ascii_case(b"FILTERBY") {
                 return Err(syntax());
