@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::output::{JoinError, Joined};
-use net::connection::{Body, Connection, Ended, Flow, STRETCH, Session, Stopped};
+use net::connection::{Connection, Ended, Flow, STRETCH, Session, Stopped};
 use net::gate;
 use net::listener::Shared;
 use net::shutdown::Shutdown;
@@ -155,10 +155,6 @@ impl Session for ClientSession<'_> {
             tokio::task::yield_now().await;
         }
         Ok(())
-    }
-
-    fn take_body(&mut self) -> Option<Body> {
-        None
     }
 
     fn answered(&mut self) {

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use crate::listener::Shared;
 use crate::processors;
 use crate::shutdown::Shutdown;
+use crate::stalled::Share;
 
 /// The minimum buffer space for a read.
 const READ_BYTES: usize = 16 * 1024;
@@ -109,7 +110,14 @@ pub trait Session: Send {
     }
 
     /// The value to send after the output written so far, after [`Flow::Body`].
-    fn take_body(&mut self) -> Option<Body>;
+    fn body(&self) -> Option<&Body> {
+        None
+    }
+
+    /// Takes this value.
+    fn take_body(&mut self) -> Option<Body> {
+        None
+    }
 
     /// Called once the answers of a batch are written, so that the session can wake others.
     fn answered(&mut self);
@@ -302,16 +310,19 @@ impl Connection {
         let original_framing = shared.flags.original_framing;
         let mut shutdown_begun = pin!(shutdown.begun());
         let mut stopped = Stopped::NeedsMore;
+        let mut share = Share::new(shared);
         loop {
             let Self { reader, stream, output, .. } = self;
             go_on(reader, session, &mut stopped, stream, output).await?;
-            self.deliver(session, &mut stopped, shared).await?;
+            self.deliver(session, &mut stopped, &mut share).await?;
             session.answered();
             match stopped {
                 _ if session.is_half_settled() => continue,
                 Stopped::Handler(Flow::Next | Flow::Settle) => continue,
                 Stopped::Handler(Flow::Body) => {
-                    self.write_body(session, shared).await?;
+                    if let Some(body) = session.take_body() {
+                        self.write_long(&body, &mut share).await?;
+                    }
                     continue;
                 }
                 Stopped::Handler(Flow::Upgrade) => return Ok(Ended::Upgraded),
@@ -336,7 +347,7 @@ impl Connection {
                         session.settle(&self.stream, &mut self.output).await?;
                         self.flush().await?;
                     }
-                    return self.finish(session, shared).await;
+                    return self.finish(session).await;
                 }
             };
             if arrived == 0 {
@@ -349,7 +360,7 @@ impl Connection {
                     }
                     None => {}
                 }
-                return self.finish(session, shared).await;
+                return self.finish(session).await;
             }
             if processors::is_one() {
                 self.reader.look_at_one(|frames| session.look_ahead(frames));
@@ -358,26 +369,20 @@ impl Connection {
         }
     }
 
-    async fn finish<S: Session>(&mut self, session: &mut S, shared: &Shared) -> io::Result<Ended> {
+    async fn finish<S: Session>(&mut self, session: &mut S) -> io::Result<Ended> {
         session.settle(&self.stream, &mut self.output).await?;
         self.flush().await?;
         while session.is_half_settled() {
             session.settle(&self.stream, &mut self.output).await?;
             self.flush().await?;
         }
-        self.write_body(session, shared).await?;
-        self.flush().await?;
+        if let Some(body) = session.take_body() {
+            write_all(&self.stream, body.bytes()).await?;
+            self.output.extend_from_slice(body.end);
+            self.flush().await?;
+        }
         session.answered();
         Ok(Ended::Closed)
-    }
-
-    async fn write_body<S: Session>(&mut self, session: &mut S, shared: &Shared) -> io::Result<()> {
-        if let Some(body) = session.take_body() {
-            let written = self.write_long(body.bytes(), shared).await?;
-            self.output.extend_from_slice(body.bytes().get(written..).unwrap_or_default());
-            self.output.extend_from_slice(body.end);
-        }
-        Ok(())
     }
 }
 

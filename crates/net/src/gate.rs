@@ -7,7 +7,7 @@ use proto::frame::Frame;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::connection::{Body, Connection, Ended, Flow, Session};
+use crate::connection::{Connection, Ended, Flow, Session};
 use crate::listener::Shared;
 use crate::shutdown::Shutdown;
 
@@ -84,10 +84,6 @@ impl<K: Gatekeeper> Session for Gate<'_, K> {
             sleep(DELAY).await;
         }
         Ok(())
-    }
-
-    fn take_body(&mut self) -> Option<Body> {
-        None
     }
 
     fn answered(&mut self) {}

@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{
-    CUT_OFF_AFTER, Connection, Flow, KEPT_BYTES, Session, Stopped, WRITE_STALL, go_on, reads_nothing, write_while_taken,
+    Body, CUT_OFF_AFTER, Connection, Flow, KEPT_BYTES, Session, Stopped, WRITE_STALL, go_on, reads_nothing,
+    write_while_taken,
 };
 use crate::listener::Shared;
 
@@ -25,12 +26,16 @@ const READ_ON_AFTER: Duration = Duration::from_millis(100);
 const WAITING_BYTES: usize = 1024 * 1024 * 1024;
 
 /// A connection's share of the total that may wait, released on drop.
-struct Share<'a> {
+pub(crate) struct Share<'a> {
     shared: &'a Shared,
     bytes: usize,
 }
 
-impl Share<'_> {
+impl<'a> Share<'a> {
+    pub(crate) fn new(shared: &'a Shared) -> Self {
+        Self { shared, bytes: 0 }
+    }
+
     /// Sets the size of the share. Returns whether there is room for more.
     fn resize(&mut self, bytes: usize) -> bool {
         // Wraps around if the share shrinks, and back.
@@ -54,16 +59,19 @@ impl Connection {
         &mut self,
         session: &mut S,
         stopped: &mut Stopped,
-        shared: &Shared,
+        share: &mut Share<'_>,
     ) -> io::Result<()> {
         let patience = if S::KEEPS_ANSWERS { READ_ON_AFTER } else { CUT_OFF_AFTER };
         let mut sent = write_while_taken(&self.stream, &self.output, patience).await?;
         if sent < self.output.len() && !S::KEEPS_ANSWERS {
-            shared.cut_off.fetch_add(1, Ordering::Relaxed);
+            share.shared.cut_off.fetch_add(1, Ordering::Relaxed);
             return Err(reads_nothing());
         }
         if sent < self.output.len() {
-            sent = self.keep_answers(sent, session, stopped, shared).await?;
+            sent = self.keep_answers(sent, session, stopped, share).await?;
+        }
+        if share.bytes > 0 {
+            share.resize(0);
         }
         assert_eq!(sent, self.output.len(), "everything is delivered");
         self.output.clear();
@@ -75,16 +83,21 @@ impl Connection {
 
     /// Writes a long value from where it is stored, as far as the client takes it; all of it, if no more may wait in
     /// total.
-    pub(crate) async fn write_long(&mut self, value: &[u8], shared: &Shared) -> io::Result<usize> {
-        let written = write_while_taken(&self.stream, value, READ_ON_AFTER).await?;
-        let rest = value.get(written..).unwrap_or_default();
-        if rest.is_empty() || shared.waiting.load(Ordering::Relaxed) + rest.len() < WAITING_BYTES {
-            return Ok(written);
+    pub(crate) async fn write_long(&mut self, body: &Body, share: &mut Share<'_>) -> io::Result<()> {
+        let written = write_while_taken(&self.stream, body.bytes(), READ_ON_AFTER).await?;
+        let mut rest = body.bytes().get(written..).unwrap_or_default();
+        // IMPORTANT: reserved before it is copied, since many clients may stop reading at the same moment.
+        if !rest.is_empty() && !share.resize(rest.len()) {
+            share.resize(0);
+            if write_while_taken(&self.stream, rest, WRITE_STALL).await? < rest.len() {
+                share.shared.cut_off.fetch_add(1, Ordering::Relaxed);
+                return Err(reads_nothing());
+            }
+            rest = &[];
         }
-        match write_while_taken(&self.stream, rest, WRITE_STALL).await? {
-            more if more == rest.len() => Ok(value.len()),
-            _ => Err(reads_nothing()),
-        }
+        self.output.extend_from_slice(rest);
+        self.output.extend_from_slice(body.end);
+        Ok(())
     }
 
     /// Reads on and keeps the answers until all are written; `sent` bytes of the output are written already.
@@ -93,9 +106,9 @@ impl Connection {
         mut sent: usize,
         session: &mut S,
         stopped: &mut Stopped,
-        shared: &Shared,
+        share: &mut Share<'_>,
     ) -> io::Result<usize> {
-        let mut share = Share { shared, bytes: 0 };
+        let shared = share.shared;
         let mut taken_at = Instant::now();
         let mut input_ended = false;
         while sent < self.output.len() {
@@ -106,7 +119,9 @@ impl Connection {
             }
             let waiting = self.output.len() - sent;
             let is_over = waiting > shared.flags.client_output_limit;
-            let may_read = share.resize(waiting) && !is_over && !input_ended;
+            // With a long value that comes next, and would be copied.
+            let body = session.body().map_or(0, |body| body.bytes().len());
+            let may_read = share.resize(waiting + body) && !is_over && !input_ended;
             if may_read && session.is_half_settled() {
                 self.keep_more(&mut sent, &mut taken_at, session, stopped).await?;
                 continue;
@@ -192,5 +207,46 @@ impl Connection {
             self.output.extend_from_slice(body.bytes());
             self.output.extend_from_slice(body.end);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use engine::record::Record;
+    use proto::id::Version;
+    use proto::peer::Effect;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::listener::ConnectionFlags;
+
+    /// More than the buffers of two sockets take.
+    const LONG: usize = 32 * 1024 * 1024;
+
+    #[tokio::test]
+    async fn clients_that_stop_reading_at_the_same_moment_keep_no_more_than_may_wait_in_total() {
+        let shared = Shared::new(ConnectionFlags::default(), Arc::default());
+        // There is room for one value, and not for two.
+        shared.waiting.store(WAITING_BYTES - LONG - LONG / 2, Ordering::Relaxed);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("an address");
+        let mut ends = Vec::new();
+        for _ in 0..2 {
+            let client = TcpStream::connect(addr).await.expect("a connection");
+            ends.push((client, Connection::new(listener.accept().await.expect("a connection").0)));
+        }
+        let record = Record::entry(Version::NONE, b"key", Effect::Put(&vec![b'v'; LONG]));
+        let body = Body { record, end: b"" };
+        let [(_first_client, first), (_second_client, second)] = ends.as_mut_slice() else { panic!("two") };
+        let mut shares = [Share::new(&shared), Share::new(&shared)];
+        let [first_share, second_share] = &mut shares;
+        let both = async { tokio::join!(first.write_long(&body, first_share), second.write_long(&body, second_share)) };
+        timeout(4 * READ_ON_AFTER, both).await.expect_err("one waits for its client");
+        let mut kept = [first.output.len(), second.output.len()];
+        kept.sort_unstable();
+        assert!(kept[0] == 0 && kept[1] > LONG / 2, "{kept:?} bytes");
     }
 }

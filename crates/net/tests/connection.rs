@@ -58,6 +58,10 @@ impl Session for Echo {
         self.is_half_settled
     }
 
+    fn body(&self) -> Option<&Body> {
+        self.body.as_ref()
+    }
+
     fn take_body(&mut self) -> Option<Body> {
         self.body.take()
     }

@@ -296,7 +296,12 @@ async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Resul
         return Err(error);
     }
     let mut answers = Vec::new();
-    routing::answer_all(driver, &deferred, &mut waits, usize::MAX, &mut answers).await;
+    loop {
+        routing::answer_all(driver, &deferred, &mut waits, usize::MAX, &mut answers).await;
+        if !waits.is_half_answered() {
+            break;
+        }
+    }
     let mut rest = answers.as_slice();
     while let Ok(Some((reply, len))) = ReplyDecoder::new().decode(rest) {
         if let Reply::Error(_) = reply

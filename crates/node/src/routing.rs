@@ -73,8 +73,15 @@ pub(crate) struct Waits {
     outcomes: Vec<Option<Outcome>>,
     /// Requests of a batch that were sent to other nodes and are not answered yet.
     under_way: Vec<Option<UnderWay>>,
-    /// How many requests of a batch are answered, if that is not all of them.
-    answered: Option<usize>,
+    half_answered: Option<HalfAnswered>,
+}
+
+/// A batch of which only the first requests are answered.
+#[derive(Debug, Clone, Copy)]
+struct HalfAnswered {
+    done: usize,
+    /// When its requests began to be answered, if the rest goes by that as well.
+    started: Option<Started>,
 }
 
 /// A reusable timer: resetting it to a later moment takes no lock; creating and dropping one does.
@@ -107,7 +114,7 @@ impl Waits {
     /// Whether [`answer_all`] has only partly answered a batch and must be called again.
     #[must_use]
     pub(crate) fn is_half_answered(&self) -> bool {
-        self.answered.is_some()
+        self.half_answered.is_some()
     }
 
     /// Waits until everything carried out so far is written as `--fsync` asks.
@@ -137,10 +144,13 @@ pub(crate) async fn answer_all(
     most: usize,
     out: &mut Vec<u8>,
 ) {
-    // One deadline for all requests answered now: they arrived together, and the last must not wait for every other's
-    // failure. The time that the client took to read earlier answers does not count.
-    let started = Started { at: Instant::now(), on_clock: driver.clock().now() };
-    if !waits.is_half_answered() {
+    // One deadline for all requests: they arrived together, and the last must not wait for every other's failure. The
+    // time that the client took to read many earlier answers does not count.
+    let half_answered = waits.half_answered.take();
+    let started = half_answered
+        .and_then(|half| half.started)
+        .unwrap_or_else(|| Started { at: Instant::now(), on_clock: driver.clock().now() });
+    if half_answered.is_none() {
         if !deferred.all_carried_out() {
             waits.under_way = send_first(driver, deferred.entries());
         }
@@ -149,12 +159,11 @@ pub(crate) async fn answer_all(
             return out.extend_from_slice(deferred.answers());
         }
     }
-    let Waits { outcomes, under_way: first_tries, answered, .. } = waits;
-    let half_answered = answered.take();
-    let done = half_answered.unwrap_or_default();
+    let Waits { outcomes, under_way: first_tries, .. } = waits;
+    let done = half_answered.map_or(0, |half| half.done);
     for (at, entry) in deferred.entries().iter().enumerate().skip(done) {
         if out.len() >= most && at > done {
-            *answered = Some(at);
+            waits.half_answered = Some(HalfAnswered { done: at, started: None });
             return;
         }
         let (answer, after) = deferred.answers_of(at);
@@ -168,11 +177,11 @@ pub(crate) async fn answer_all(
             (Some(None), Some(request)) => give_up(driver, request, out),
             (None, Some(request)) => {
                 if !out.is_empty()
-                    && half_answered != Some(at)
+                    && half_answered.is_none_or(|half| half.done != at)
                     && let Some(Some(under_way)) = first_tries.get_mut(at)
                     && !under_way.handed.arrives_by(Instant::now() + KEPT_BACK).await
                 {
-                    *answered = Some(at);
+                    waits.half_answered = Some(HalfAnswered { done: at, started: Some(started) });
                     return;
                 }
                 let first_try = first_tries.get_mut(at).and_then(Option::take);

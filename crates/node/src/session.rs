@@ -565,6 +565,10 @@ impl Session for ClientSession<'_> {
         self.waits.is_half_answered() || self.last_waits
     }
 
+    fn body(&self) -> Option<&Body> {
+        self.body.as_ref()
+    }
+
     fn take_body(&mut self) -> Option<Body> {
         self.body.take()
     }
