@@ -255,6 +255,28 @@ fn a_scan_of_small_steps_has_every_key_whichever_nodes_make_it() {
     assert_eq!(ask(&mut nodes[1], &[b"KEYS".to_vec(), b"*".to_vec()]), Reply::Array(Vec::new()));
 }
 
+#[cfg(unix)]
+#[test]
+fn flushall_waits_for_a_node_that_is_slower_than_the_others() {
+    let cluster = Setup::default().start();
+    cluster.wait_until_level();
+    let mut node = cluster.connect_at(0, "quorum", "linear");
+    let pairs: Vec<String> = (0..3_000).flat_map(|at| [format!("flush:{at}"), "v".to_owned()]).collect();
+    let words: Vec<&str> = std::iter::once("MSET").chain(pairs.iter().map(String::as_str)).collect();
+    assert_eq!(node.call(&words), Reply::ok());
+    let mut local = cluster.connect(0);
+    cluster.node(2).process.pause();
+    std::thread::scope(|scope| {
+        // The keys are listed without it after 0.3 s. Then its keys are deleted, which takes until it goes on.
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(450));
+            cluster.node(2).process.resume();
+        });
+        assert_eq!(local.call(&["FLUSHALL"]), Reply::ok());
+    });
+    assert_eq!(node.call(&["DBSIZE"]), Reply::Number(0));
+}
+
 #[test]
 fn a_repeated_increment_with_an_identity_is_answered_as_the_first() {
     let cluster = shared();
