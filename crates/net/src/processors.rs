@@ -1,32 +1,22 @@
-//! How many processors there are, and what is done differently in a process that has only one, which it shares with
-//! whoever else runs there.
+//! What is done differently in a process that has only one processor, which it shares with whoever else runs there.
 
-use std::num::NonZero;
 use std::sync::LazyLock;
-use std::thread::available_parallelism;
 
 use tokio::runtime::Builder;
 
-static PROCESSORS: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(2, NonZero::get));
+static IS_ONE: LazyLock<bool> =
+    LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1));
 
-/// A runtime with one thread per processor, except for those `taken` by other threads of the process; with at least one
-/// thread.
+/// A runtime with a single thread on one processor, and otherwise with one thread per processor.
 #[must_use]
-pub fn runtime(taken: usize) -> Builder {
-    match PROCESSORS.saturating_sub(taken) {
-        0 | 1 => Builder::new_current_thread(),
-        threads => {
-            let mut several = Builder::new_multi_thread();
-            several.worker_threads(threads);
-            several
-        }
-    }
+pub fn runtime() -> Builder {
+    if is_one() { Builder::new_current_thread() } else { Builder::new_multi_thread() }
 }
 
 /// Whether this process has only one processor.
 #[must_use]
 pub fn is_one() -> bool {
-    *PROCESSORS == 1
+    *IS_ONE
 }
 
 /// Yields so that everything that has arrived is read before this task goes on. On one processor, await this before
@@ -50,14 +40,6 @@ mod tests {
         note('r');
         all_read().await;
         note('w');
-    }
-
-    #[test]
-    fn a_runtime_leaves_as_many_processors_as_are_taken_and_has_a_thread_in_any_case() {
-        let threads = |taken| runtime(taken).build().expect("a runtime").metrics().num_workers();
-        assert_eq!(threads(0), *PROCESSORS);
-        assert_eq!(threads(1), (*PROCESSORS - 1).max(1));
-        assert_eq!(threads(usize::MAX), 1);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use node::dismissal;
 use node::driver::Driver;
 use node::membership::{self, Farewell, Notice};
 use node::session;
-use node::store::{self, Fsync, OpenedStore};
+use node::store::{self, OpenedStore};
 use storage::directory::LOCK_NAME;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -46,10 +46,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let config: Config = program::flags();
     let log = config.log.clone();
-    // With `always`, every write waits for the log thread, which gets a processor: a runtime that has all of them takes
-    // it away whenever a sync ends, and serves fewer writes.
-    let taken = usize::from(config.fsync == Fsync::Always);
-    program::run("node", &log, processors::runtime(taken), || async move {
+    program::run("node", &log, processors::runtime(), || async move {
         match &config.command {
             None => run(config).await,
             Some(Command::Check { dir }) => program::say(&store::check(dir)?),
