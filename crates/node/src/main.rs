@@ -40,6 +40,9 @@ const FAREWELL: Duration = Duration::from_millis(200);
 /// How long messages queued for replicas may take to arrive while the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the disk may take, while the node stops, to store what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long the coordinator may take to learn that the node is stopping.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -114,7 +117,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
         );
     }
     if let Some(writing) = writing {
-        tokio::task::spawn_blocking(|| writing.close()).await.context("cannot close the data")??;
+        match timeout(CLOSE_TIMEOUT, tokio::task::spawn_blocking(|| writing.close())).await {
+            Ok(closed) => closed.context("cannot close the data")??,
+            Err(_) => anyhow::bail!(
+                "the disk has not stored what was left within {} s; the node stops without it, and its next start treats \
+                 this as a crash",
+                CLOSE_TIMEOUT.as_secs()
+            ),
+        }
     }
     match why {
         End::Refused(why) => anyhow::bail!(why),

@@ -156,7 +156,7 @@ impl<B: Bugs> Node<B> {
         // A node that the map does not name gets no lease: it cannot be told apart from one that was replaced.
         if self.map().is_some_and(|map| map.member(from).is_some()) {
             self.peers.grant(now, from, sent, told, replies);
-            self.tell_memory(replies);
+            self.tell_memory(from, replies);
         }
     }
 

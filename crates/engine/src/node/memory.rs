@@ -100,14 +100,24 @@ impl<B: Bugs> Node<B> {
         refusal: Refusal,
     ) -> Result<Executed<Written>, Refusal> {
         let mut refused = refusal;
-        for _ in 0..TRIES {
+        for tried in 1..=TRIES {
             let Refusal::Full { lacks } = refused else { break };
-            if !self.memory.evicts() || !self.may_make_room(lacks) {
+            // Far above its limit, the node works off the excess step by step, and not for one write at once. The write
+            // makes room for twice what it needs itself, since tombstones remain for a while of what is evicted.
+            let excess = Some(self.memory.excess()).filter(|excess| *excess > self.memory.slack());
+            let bytes = excess.map_or(lacks, |excess| 2 * lacks.saturating_sub(excess));
+            if !self.memory.evicts() || !self.may_make_room(bytes) {
                 break;
             }
-            let wanted = Wanted { bytes: lacks, of: None, spared: Some(write.key) };
+            let wanted = Wanted { bytes, of: None, spared: Some(write.key) };
             let has_room = self.make_room(now, &wanted, EVICTED_FOR_ONE, turn);
-            let slack = if has_room || self.followed() == 0 { 0 } else { self.memory.slack() };
+            let slack = match has_room {
+                true if excess.is_some() => lacks + self.memory.slack(),
+                // Others have taken up the room each time.
+                true if tried == TRIES => self.memory.slack(),
+                false if self.followed() > 0 => self.memory.slack(),
+                true | false => 0,
+            };
             match self.write_once(now, slot, slack, write, waiting, turn) {
                 Err(refusal @ (Refusal::Full { .. } | Refusal::ReplicaFull(_))) => refused = refusal,
                 written => return written,
@@ -126,14 +136,23 @@ impl<B: Bugs> Node<B> {
         if bytes <= MUCH || bytes > used {
             return bytes <= used;
         }
-        let (mut keys, mut led) = (0, 0);
-        for slot in self.bits.slots() {
-            let state = self.slot(slot);
-            keys += state.keys() as u64;
-            led += if state.is_primary() { state.keys() as u64 } else { 0 };
-        }
+        let (keys, led) = self.keys_led_by(self.incarnation());
         // Of average size.
         bytes.saturating_mul(keys) / used <= led.min(EVICTED_FOR_ONE as u64)
+    }
+
+    /// How many keys this node has, and how many of these a node leads according to the map.
+    fn keys_led_by(&self, primary: Incarnation) -> (u64, u64) {
+        let map = self.map();
+        let (mut keys, mut led) = (0, 0);
+        for slot in self.bits.slots() {
+            let here = self.slot(slot).keys() as u64;
+            keys += here;
+            if here > 0 && map.as_ref().is_some_and(|map| map.config(slot).primary == Some(primary)) {
+                led += here;
+            }
+        }
+        (keys, led)
     }
 
     /// Evicts `most` keys, or until there is room, now or once every copy has passed their tombstones. `false` if there
@@ -177,7 +196,7 @@ impl<B: Bugs> Node<B> {
     }
 
     /// Reports refused writes to operators from time to time. If eviction is enabled, also evicts keys: for this node's
-    /// own excess only if it follows no primary (otherwise those primaries evict), and for what replicas have reported.
+    /// share of its own excess, and for what replicas have reported.
     pub(super) fn look_at_memory(&self, now: Timestamp, turn: &mut Turn) {
         let mut looks = self.memory_looks.lock().unwrap_or_else(PoisonError::into_inner);
         if now - looks.last < LOOK_AT_MEMORY {
@@ -193,9 +212,8 @@ impl<B: Bugs> Node<B> {
         if !self.memory.evicts() {
             return;
         }
-        if self.followed() == 0 {
-            self.make_room(now, &Wanted { bytes: self.memory.excess(), of: None, spared: None }, EVICTED_AT_ONCE, turn);
-        }
+        let bytes = self.share_of_excess(self.incarnation());
+        self.make_room(now, &Wanted { bytes, of: None, spared: None }, EVICTED_AT_ONCE, turn);
         for outbox in self.outboxes() {
             let bytes = outbox.take_over_memory().div_ceil(STEPS_BACK);
             if bytes > 0 {
@@ -205,18 +223,22 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Tells a primary how far this node is over its limit, if it has one.
-    pub(super) fn tell_memory(&self, replies: &mut Vec<u8>) {
+    /// Tells a primary its share of what this node is over its limit, if it has one.
+    pub(super) fn tell_memory(&self, primary: Incarnation, replies: &mut Vec<u8>) {
         if self.memory.is_limited() {
-            LinkReply::Memory { over: self.excess_share() }.encode(replies);
+            LinkReply::Memory { over: self.share_of_excess(primary) }.encode(replies);
         }
     }
 
-    /// How many bytes over the limit this node is, divided among the primaries that it follows: they are the ones that
-    /// send more.
-    fn excess_share(&self) -> u64 {
-        let followed = self.followed().max(1) as u64;
-        self.memory.excess().div_ceil(followed)
+    /// How many bytes over its limit this node is because of what a node leads, itself included: by the number of keys.
+    fn share_of_excess(&self, primary: Incarnation) -> u64 {
+        let excess = self.memory.excess();
+        if excess == 0 {
+            return 0;
+        }
+        let (keys, led) = self.keys_led_by(primary);
+        let share = (u128::from(excess) * u128::from(led)).div_ceil(u128::from(keys.max(1)));
+        u64::try_from(share).unwrap_or(excess)
     }
 
     /// How many nodes lead what this one has copies of.

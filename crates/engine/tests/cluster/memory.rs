@@ -214,6 +214,33 @@ fn a_replica_over_its_limit_has_its_primaries_evict() {
 }
 
 #[test]
+fn a_node_far_over_its_limit_evicts_what_it_leads_and_takes_writes_meanwhile() {
+    let mut world = cluster(100_000_000, Evict::Lru);
+    let keys: Vec<_> = (0..40_000).map(|n| format!("key{n}")).collect();
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(put(&mut world, key, 150), "OK, durable");
+        if n % 100 == 0 {
+            world.run(Duration::from_millis(20));
+        }
+    }
+    world.memory = (1_000_000, Evict::Lru);
+    world.crash("B", None);
+    world.boot("B");
+    for n in 0..40 {
+        world.run(Duration::from_millis(100));
+        let key = format!("new{n}");
+        assert_eq!(put(&mut world, &key, 150), "OK, durable", "{n}: {} bytes in use", used(&world, "B"));
+    }
+    world.run(Duration::from_secs(60));
+    assert!(used(&world, "B") <= 1_050_000, "{}", used(&world, "B"));
+    let evicted = ["A", "B", "C"].map(|name| world.member(name).node.memory_figures().evicted);
+    assert!(evicted.iter().all(|count| *count > 0), "{evicted:?}");
+    let left = keys.iter().filter(|key| get(&world, key).is_some()).count();
+    assert!(left >= 2_500, "{left} keys are left");
+    count_is_exact(&world);
+}
+
+#[test]
 fn a_long_value_takes_the_place_of_many_short_ones_or_of_none() {
     let mut world = cluster(4_000_000, Evict::Lru);
     for number in 0..20_000 {
