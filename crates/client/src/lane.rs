@@ -8,56 +8,66 @@ use std::hash::BuildHasher as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::peer::Identity;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// How many free lanes are kept. Each was created for a write that ran while all other lanes were in use.
-const FREE_LANES: usize = 1024;
+/// How many lanes a client has, and so how many of its writes are in flight at most. IMPORTANT: a slot remembers 65,536
+/// writes and names, 65 for each lane that writes to it often, and refuses other lanes then.
+pub(crate) const LANES: usize = 256;
 
 /// The name of a lane, and the number of its last write.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct Lane<'a> {
     name: String,
     seq: u64,
+    _place: SemaphorePermit<'a>,
 }
 
-/// The free lanes.
-#[derive(Debug, Default)]
+/// The lanes of a client.
+#[derive(Debug)]
 pub(crate) struct Lanes {
-    free: Mutex<Vec<Lane>>,
+    places: Semaphore,
+    /// Of those that are free, the name and the number of the last write.
+    free: Mutex<Vec<(String, u64)>>,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self { places: Semaphore::new(LANES), free: Mutex::default() }
+    }
 }
 
 impl Lanes {
-    /// Takes a lane, with the number for a new write. Dropping it abandons it: nobody writes under its name again.
-    pub(crate) fn take(&self) -> Lane {
-        let mut lane = self.free().pop().unwrap_or_else(Lane::new);
-        lane.seq += 1;
-        lane
+    /// Takes a lane, with the number for a new write; waits until one is free. Dropping it abandons it: nobody writes
+    /// under its name again.
+    pub(crate) async fn take(&self) -> Lane<'_> {
+        let place = self.places.acquire().await.expect("nobody closes it");
+        let (name, last) = self.free().pop().unwrap_or_else(|| (new_name(), 0));
+        Lane { name, seq: last + 1, _place: place }
     }
 
     /// Returns a lane.
     ///
     /// IMPORTANT: only once the outcome of its write is known for good. A write that may still be in flight must not be
     /// overtaken by the next one of its lane.
-    pub(crate) fn put_back(&self, lane: Lane) {
-        let mut free = self.free();
-        if free.len() < FREE_LANES {
-            free.push(lane);
-        }
+    pub(crate) fn put_back(&self, lane: Lane<'_>) {
+        let Lane { name, seq, _place: place } = lane;
+        self.free().push((name, seq));
+        drop(place);
     }
 
-    fn free(&self) -> MutexGuard<'_, Vec<Lane>> {
+    fn free(&self) -> MutexGuard<'_, Vec<(String, u64)>> {
         // Nothing under this lock can panic halfway.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lane {
-    fn new() -> Self {
-        // The standard library seeds its hashers from the system, each one separately. 64 bits are enough to
-        // distinguish all the clients that a cluster meets within the minutes for which it remembers them.
-        let name = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
-        Self { name, seq: 0 }
-    }
+fn new_name() -> String {
+    // The standard library seeds its hashers from the system, each one separately. 64 bits are enough to distinguish all
+    // the clients that a cluster meets within the minutes for which it remembers them.
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}
 
+impl Lane<'_> {
     /// The identity of the write.
     pub(crate) fn identity(&self) -> Identity<'_> {
         Identity { client: self.name.as_bytes(), seq: self.seq }
@@ -66,19 +76,35 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
-    #[test]
-    fn a_lane_carries_one_write_at_a_time() {
+    #[tokio::test]
+    async fn a_lane_carries_one_write_at_a_time() {
         let lanes = Lanes::default();
-        let (first, second) = (lanes.take(), lanes.take());
+        let (first, second) = (lanes.take().await, lanes.take().await);
         assert_ne!(first.name, second.name);
         assert_eq!((first.seq, second.seq, first.name.len()), (1, 1, 16));
         let name = first.name.clone();
         lanes.put_back(first);
         drop(second);
-        let third = lanes.take();
+        let third = lanes.take().await;
         assert_eq!(third.identity(), Identity { client: name.as_bytes(), seq: 2 });
-        assert_ne!(lanes.take().name, name);
+        assert_ne!(lanes.take().await.name, name);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_are_only_so_many_lanes_and_a_write_waits_for_one() {
+        let lanes = Lanes::default();
+        let mut taken = Vec::new();
+        for _ in 0..LANES {
+            taken.push(lanes.take().await);
+        }
+        timeout(Duration::from_secs(1), lanes.take()).await.expect_err("all are taken");
+        lanes.put_back(taken.pop().expect("one of them"));
+        assert_eq!(lanes.take().await.seq, 2);
     }
 }

@@ -6,12 +6,13 @@ use proto::id::{NodeAddr, Version};
 use proto::level::AckLevel;
 use proto::limits::RESENT_FOR;
 use proto::peer::Write;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::cluster::Cluster;
 use crate::connection::{Failure, Timeouts};
 use crate::error::Error;
+use crate::lane::LANES;
 use crate::map_watch::{Maps, Pauses, another_primary, wait_for_change};
 use crate::placement::Placement;
 
@@ -83,10 +84,14 @@ async fn carry_out<T>(
     write: Write<'_>,
     done: impl Fn(&Answer) -> Option<T>,
 ) -> Result<T, Error> {
+    let deadline = cluster.deadline();
     // If this future is dropped, the lane is abandoned.
-    let lane = cluster.lanes().take();
+    let lane = timeout_at(deadline, cluster.lanes().take()).await.map_err(|_| Error::NotReached {
+        whom: "a node".to_owned(),
+        reason: format!("{LANES} writes of this client are in flight already; {}", cluster.tried()),
+    })?;
     let request = Request::write(&Write { identity: Some(lane.identity()), ..write }, level);
-    let result = attempts(cluster, write.key, &request, done).await;
+    let result = attempts(cluster, deadline, write.key, &request, done).await;
     if !matches!(result, Err(Error::Unknown { .. })) {
         cluster.lanes().put_back(lane);
     }
@@ -95,11 +100,11 @@ async fn carry_out<T>(
 
 async fn attempts<T>(
     cluster: &Cluster,
+    mut deadline: Instant,
     key: &[u8],
     request: &Request,
     done: impl Fn(&Answer) -> Option<T>,
 ) -> Result<T, Error> {
-    let mut deadline = cluster.deadline();
     // The second counts time for which this machine is suspended, the first may not.
     let mut first_sent: Option<(Instant, SystemTime)> = None;
     let mut maps = cluster.maps();
