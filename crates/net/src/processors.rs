@@ -1,11 +1,15 @@
-//! What is done differently in a process that has only one processor, which it shares with whoever else runs there.
+//! How many processors there are, and what is done differently in a process that has only one, which it shares with
+//! whoever else runs there.
 
+use std::io;
+use std::num::NonZero;
 use std::sync::LazyLock;
+use std::thread::available_parallelism;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
-static IS_ONE: LazyLock<bool> =
-    LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1));
+/// How many there are; several, if the system does not tell.
+static PROCESSORS: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(2, NonZero::get));
 
 /// A runtime with a single thread on one processor, and otherwise with one thread per processor.
 #[must_use]
@@ -13,10 +17,20 @@ pub fn runtime() -> Builder {
     if is_one() { Builder::new_current_thread() } else { Builder::new_multi_thread() }
 }
 
+/// A runtime for connections only, beside that of everything else, which their load then keeps waiting less. It leaves a
+/// processor free.
+///
+/// # Errors
+/// The system cannot start a thread.
+pub fn runtime_for_connections() -> io::Result<Runtime> {
+    let threads = PROCESSORS.saturating_sub(1).max(1);
+    Builder::new_multi_thread().worker_threads(threads).thread_name("connections").enable_all().build()
+}
+
 /// Whether this process has only one processor.
 #[must_use]
 pub fn is_one() -> bool {
-    *IS_ONE
+    *PROCESSORS == 1
 }
 
 /// Yields so that everything that has arrived is read before this task goes on. On one processor, await this before
@@ -40,6 +54,12 @@ mod tests {
         note('r');
         all_read().await;
         note('w');
+    }
+
+    #[test]
+    fn the_runtime_for_connections_leaves_a_processor_free_and_has_a_thread_in_any_case() {
+        let threads = runtime_for_connections().expect("a runtime").metrics().num_workers();
+        assert_eq!(threads, (*PROCESSORS - 1).max(1));
     }
 
     #[test]

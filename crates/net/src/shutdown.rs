@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -10,6 +11,8 @@ use tokio_util::task::TaskTracker;
 pub struct Shutdown {
     token: CancellationToken,
     tasks: TaskTracker,
+    /// Where its tasks run, if not on the runtime of whoever starts them.
+    runtime: Option<Handle>,
 }
 
 impl Shutdown {
@@ -17,6 +20,18 @@ impl Shutdown {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Creates one whose tasks all run on `runtime`, whoever starts them.
+    #[must_use]
+    pub fn on(runtime: Handle) -> Self {
+        Self { runtime: Some(runtime), ..Self::default() }
+    }
+
+    /// Where its tasks run, if not on the runtime of whoever starts them.
+    #[must_use]
+    pub fn runtime(&self) -> Option<&Handle> {
+        self.runtime.as_ref()
     }
 
     /// Tells every task to finish its work in progress and end.
@@ -31,7 +46,10 @@ impl Shutdown {
 
     /// Starts a task that [`Shutdown::all_ended`] waits for.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+        match &self.runtime {
+            Some(runtime) => self.tasks.spawn_on(task, runtime),
+            None => self.tasks.spawn(task),
+        };
     }
 
     /// Waits until every task has ended. Call this only once shutdown has begun.

@@ -30,6 +30,7 @@ pub mod driver;
 mod first_map;
 mod followed;
 mod forward;
+mod from_node;
 mod gate;
 mod info;
 mod keyspace;

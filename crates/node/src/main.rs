@@ -21,9 +21,10 @@ use node::dismissal;
 use node::driver::Driver;
 use node::membership::{self, Farewell, Notice};
 use node::session;
-use node::store::{self, OpenedStore};
+use node::store::{self, Fsync, OpenedStore};
 use storage::directory::LOCK_NAME;
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -79,19 +80,21 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
 
     let memory = (config.max_memory.unwrap_or(0), config.evict.into());
+    let serving = Serving::start(&config)?;
     // Shutdown order: first accepting, then the connections, then the node's background tasks.
-    let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
+    let (accepting, connections) = (Shutdown::new(), Shutdown::on(serving.handle()));
+    let background = if serving.is_apart() { Shutdown::on(Handle::current()) } else { Shutdown::new() };
     let driver = Driver::new(addr, clock, found, memory, config.request_timeout, Arc::clone(&access), &background);
     driver.node().compare_every(config.compare_every);
     driver.node().set_move_rate(u64::from(config.move_rate) << 20);
     let writing = match (driver.store(), journal) {
         (Some(store), Some((journal, snapshot))) => {
-            Some(store.start(driver.clone(), journal, snapshot, config.fsync_interval)?)
+            Some(store.start(driver.clone(), journal, snapshot, config.fsync_interval, serving.handle())?)
         }
         _ => None,
     };
     let clients = Clients::new(Shared::new(config.connections.clone().fitting(), access));
-    background.spawn(accept(listener, driver.clone(), clients, accepting.clone(), connections.clone()));
+    connections.spawn(accept(listener, driver.clone(), clients, accepting.clone(), connections.clone()));
     let (notify, notices) = mpsc::channel(16);
     let (leave, left) = oneshot::channel();
     start_membership(&config, &driver, notify, left, &background);
@@ -144,6 +147,36 @@ async fn open_data(config: &Config, clock: Clock, bound: SocketAddr) -> anyhow::
     let (path, fsync) = (opened.store.path().display(), opened.store.fsync());
     program::say(&format!("[Node {}] Data in {path}, fsync {fsync}: {}", bound.port(), opened.found))?;
     Ok(Some(opened))
+}
+
+/// Where clients are served. With `--fsync always`, nearly all of their requests wait for the log thread. They then have
+/// a runtime of their own, which leaves that thread a processor, if there are several: otherwise the end of each sync
+/// wakes threads that take the processor from it.
+struct Serving(Option<Runtime>);
+
+impl Serving {
+    fn start(config: &Config) -> anyhow::Result<Self> {
+        let is_apart = config.fsync == Fsync::Always && !processors::is_one();
+        let runtime = is_apart.then(processors::runtime_for_connections).transpose();
+        Ok(Self(runtime.context("cannot start the runtime for connections")?))
+    }
+
+    fn is_apart(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // The other runtime waits for nobody here either.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Serves connections until `accepting` shuts down.

@@ -16,7 +16,7 @@ use net::shutdown::Shutdown;
 use proto::cluster_map::ClusterSettings;
 use proto::error::ErrorReply;
 use proto::frame::{self, Encoding, Frame, Frames};
-use proto::id::{Incarnation, NodeAddr};
+use proto::id::NodeAddr;
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{Change, Detail, Hello, KeyRequest, LinkKind, Read, Wanted, Write};
 use proto::request::{NodeRequest, ServerCommand, split_replicas_word};
@@ -28,11 +28,10 @@ use crate::answering;
 use crate::clients::Clients;
 use crate::driver::Driver;
 use crate::first_map::FirstMap;
+use crate::from_node::{self, Upgrade};
 use crate::gate::Unauthenticated;
 use crate::keyspace::DeferredKeyspace;
-use crate::replication;
 use crate::routing::{self, DeferredBatch, Waits};
-use crate::serve_forwards;
 use crate::server_commands::{CommandOutcome, Front};
 use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
@@ -52,41 +51,43 @@ const SETTLED_BYTES: usize = 256 * 1024;
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, clients: Arc<Clients>, shutdown: Shutdown) {
     let mut connection = Connection::new(stream);
-    if let Err(error) = run(&mut connection, &driver, &clients, &shutdown).await {
+    let served = match serve_client(&mut connection, &driver, &clients, &shutdown).await {
+        Ok(Some(upgrade)) => from_node::serve(connection, upgrade, driver, shutdown).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
         tracing::debug!("a connection ended: {error}");
     }
 }
 
-async fn run(
+/// Serves a client, until the connection ends or turns out to be a node's.
+async fn serve_client(
     connection: &mut Connection,
     driver: &Driver,
     clients: &Arc<Clients>,
     shutdown: &Shutdown,
-) -> io::Result<()> {
+) -> io::Result<Option<Upgrade>> {
     let listed = clients.list(&connection.stream, driver.clock().now());
     let mut front = Front::new(clients, listed);
-    let (kind, from) = loop {
+    loop {
         if !front.is_admitted() {
             let mut unauthenticated = Unauthenticated { driver, front };
             if !gate::pass(connection, &mut unauthenticated, &clients.shared, shutdown).await? {
-                return Ok(());
+                return Ok(None);
             }
             front = unauthenticated.front;
         }
         let mut client = ClientSession::new(driver, front);
         if connection.serve(&mut client, &clients.shared, shutdown).await? == Ended::Closed {
-            return Ok(());
+            return Ok(None);
         }
         match client.upgrade {
             // It is no longer a client.
-            Some(upgrade) => break upgrade,
+            Some(upgrade) => return Ok(Some(upgrade)),
             // It has sent RESET and must authenticate again.
             None => front = client.front,
         }
-    };
-    match kind {
-        LinkKind::Replication => replication::receive(connection, driver, from, shutdown).await,
-        LinkKind::Forward => serve_forwards::serve(connection, driver, shutdown).await,
     }
 }
 
@@ -117,7 +118,7 @@ struct ClientSession<'a> {
     begun: Option<Begun>,
     body: Option<Body>,
     first_map: FirstMap,
-    upgrade: Option<(LinkKind, Incarnation)>,
+    upgrade: Option<Upgrade>,
     /// Something was carried out that nobody may learn of before it is on disk.
     must_persist: bool,
     /// This batch has taken so long that others come first.
@@ -466,7 +467,7 @@ impl<'a> ClientSession<'a> {
         if must_be_known && map.member(hello.from).is_none_or(|member| member.addr != hello.from_addr) {
             return refused(format!("this node knows no incarnation {} at {}", hello.from, hello.from_addr));
         }
-        self.upgrade = Some((hello.kind, hello.from));
+        self.upgrade = Some(Upgrade { kind: hello.kind, from: hello.from });
         Ok(())
     }
 }

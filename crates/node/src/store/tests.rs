@@ -17,6 +17,7 @@ use proto::peer::{Change, Write};
 use proto::slot::SLOT_BITS;
 use storage::SimDisk;
 use storage::disk::sim::{Fault, Operation};
+use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::snapshots::{Finished, Keep, Snapshots};
@@ -67,7 +68,8 @@ impl Durable {
     /// Starts with the position and size of the last snapshot.
     fn start_after(&mut self, snapshot: (storage::Position, u64)) {
         let journal = self.journal.take().expect("it is started once");
-        let running = self.store.start(self.driver.clone(), journal, snapshot, Duration::from_millis(10));
+        let running =
+            self.store.start(self.driver.clone(), journal, snapshot, Duration::from_millis(10), Handle::current());
         self.running = Some(running.expect("the system has a thread"));
     }
 

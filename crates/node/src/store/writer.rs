@@ -79,7 +79,7 @@ struct Room {
 }
 
 impl Store {
-    /// Starts the log thread. It ends when [`Running::close`] is called on the returned handle.
+    /// Starts the log thread. Those that wait for it are woken on `runtime`. It ends when [`Running::close`] is called on the returned handle.
     ///
     /// # Errors
     /// The system cannot start a thread.
@@ -89,6 +89,7 @@ impl Store {
         mut journal: Journal,
         snapshot: (Position, u64),
         interval: Duration,
+        runtime: Handle,
     ) -> anyhow::Result<Running> {
         let snapshot_after = self.directory().as_ref().map_or(u64::MAX, |directory| directory.options().segment_bytes);
         let now = Instant::now();
@@ -113,7 +114,7 @@ impl Store {
                 keeps_one: false,
             },
             map_saved_at: now,
-            runtime: Handle::current(),
+            runtime,
         };
         journal.set_syncs_often(self.fsync() == Fsync::Always);
         *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) =
