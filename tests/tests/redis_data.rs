@@ -264,16 +264,21 @@ fn flushall_waits_for_a_node_that_is_slower_than_the_others() {
     let pairs: Vec<String> = (0..3_000).flat_map(|at| [format!("flush:{at}"), "v".to_owned()]).collect();
     let words: Vec<&str> = std::iter::once("MSET").chain(pairs.iter().map(String::as_str)).collect();
     assert_eq!(node.call(&words), Reply::ok());
+    let there = cluster.key_led_by(2, "flush");
     let mut local = cluster.connect(0);
     cluster.node(2).process.pause();
-    std::thread::scope(|scope| {
+    let (answered, resumed) = std::thread::scope(|scope| {
         // The keys are listed without it after 0.3 s. Then its keys are deleted, which takes until it goes on.
-        scope.spawn(|| {
+        let resumed = scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(450));
+            let resumed = Instant::now();
             cluster.node(2).process.resume();
+            resumed
         });
         assert_eq!(local.call(&["FLUSHALL"]), Reply::ok());
+        (Instant::now(), resumed.join().expect("it resumes"))
     });
+    assert!(answered > resumed || cluster.leader_of(&there) != 2, "answered before that node has answered");
     assert_eq!(node.call(&["DBSIZE"]), Reply::Number(0));
 }
 
