@@ -30,8 +30,9 @@ pub enum Evict {
 /// How many steps the clock advances while the tables grow by the whole limit.
 const STEPS: u64 = 256;
 
-/// If keys are evicted and a node has none that it may evict, a write may exceed the limit by this part of it: the
-/// primaries of the copies that the node holds make room.
+/// If keys are evicted, a write may exceed the limit by this part of it: if the node has none that it may evict, as the
+/// primaries of the copies that it holds make room; and if others take up the room each time that it evicts some. A node
+/// further above its limit than this works off the excess step by step.
 const SLACK_PART: u64 = 16;
 
 /// If keys are evicted, tombstones up to this part of the limit do not count: they disappear by themselves in a moment.
@@ -188,7 +189,7 @@ impl Memory {
         self.lacks(0)
     }
 
-    /// How many bytes the limit may be exceeded by while other nodes make room.
+    /// How many bytes the limit may be exceeded by for a moment.
     pub(crate) fn slack(&self) -> u64 {
         self.limit / SLACK_PART
     }

@@ -1,8 +1,8 @@
 //! A node at its memory limit.
 //!
 //! The primary of a slot enforces the limit: it refuses writes, or evicts keys. A replica accepts whatever its primary
-//! sends, regardless of its own limit, and reports with each lease how far it is over it. Its primaries then refuse
-//! writes that need more memory in the slots they share, or evict keys there.
+//! sends, regardless of its own limit, and reports to each with its lease the part of the excess that comes from what
+//! that one leads. Its primaries then refuse writes that need more memory in the slots they share, or evict keys there.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -102,20 +102,23 @@ impl<B: Bugs> Node<B> {
         let mut refused = refusal;
         for tried in 1..=TRIES {
             let Refusal::Full { lacks } = refused else { break };
-            // Far above its limit, the node works off the excess step by step, and not for one write at once. The write
+            // Far above its limit, the node works off the excess step by step, and not at once for a small write. That
             // makes room for twice what it needs itself, since tombstones remain for a while of what is evicted.
-            let excess = Some(self.memory.excess()).filter(|excess| *excess > self.memory.slack());
-            let bytes = excess.map_or(lacks, |excess| 2 * lacks.saturating_sub(excess));
+            let (excess, few) = (self.memory.excess(), self.memory.slack());
+            let more = lacks.saturating_sub(excess);
+            let is_far_above = excess > few && more <= few;
+            let bytes = if is_far_above { 2 * more } else { lacks };
             if !self.memory.evicts() || !self.may_make_room(bytes) {
                 break;
             }
             let wanted = Wanted { bytes, of: None, spared: Some(write.key) };
             let has_room = self.make_room(now, &wanted, EVICTED_FOR_ONE, turn);
             let slack = match has_room {
-                true if excess.is_some() => lacks + self.memory.slack(),
+                true if is_far_above => lacks + few,
                 // Others have taken up the room each time.
-                true if tried == TRIES => self.memory.slack(),
-                false if self.followed() > 0 => self.memory.slack(),
+                true if tried == TRIES => few,
+                // Others may make room.
+                false if self.followed() > 0 => few,
                 true | false => 0,
             };
             match self.write_once(now, slot, slack, write, waiting, turn) {
@@ -231,6 +234,7 @@ impl<B: Bugs> Node<B> {
     }
 
     /// How many bytes over its limit this node is because of what a node leads, itself included: by the number of keys.
+    /// At least one if it is over its limit, since whoever leads nothing here yet is to send no more either.
     fn share_of_excess(&self, primary: Incarnation) -> u64 {
         let excess = self.memory.excess();
         if excess == 0 {
@@ -238,7 +242,7 @@ impl<B: Bugs> Node<B> {
         }
         let (keys, led) = self.keys_led_by(primary);
         let share = (u128::from(excess) * u128::from(led)).div_ceil(u128::from(keys.max(1)));
-        u64::try_from(share).unwrap_or(excess)
+        u64::try_from(share).unwrap_or(excess).max(1)
     }
 
     /// How many nodes lead what this one has copies of.
