@@ -321,18 +321,23 @@ impl Store {
     /// After the disk has failed: records, as far as it lets us, that what was not synced may be missing. The next start
     /// may see it without having it, or lack it, although the machine was not restarted.
     pub async fn lose_proof(&self) {
-        if self.fsync() == Fsync::Always {
-            return;
-        }
         let store = self.clone();
         let recorded = on_a_thread(move || {
-            let mut directory = store.directory();
-            directory.as_mut().map_or(Ok(()), |directory| directory.update_identity(Identity::lose_proof))
+            if let Some(directory) = store.directory().as_mut() {
+                store.lose_proof_in(directory);
+            }
         });
-        match timeout(LAST_WRITE, recorded).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("cannot record that data may be missing: {error}: {}", error.source),
-            Err(_) => tracing::warn!("cannot record that data may be missing: the disk does not respond"),
+        if timeout(LAST_WRITE, recorded).await.is_err() {
+            tracing::warn!("cannot record that data may be missing: the disk does not respond");
+        }
+    }
+
+    fn lose_proof_in(&self, directory: &mut DataDir) {
+        // With `always`, whatever anybody knows of was synced before.
+        if self.fsync() != Fsync::Always
+            && let Err(error) = directory.update_identity(Identity::lose_proof)
+        {
+            tracing::warn!("cannot record that data may be missing: {error}: {}", error.source);
         }
     }
 

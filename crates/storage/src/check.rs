@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bugs::NoBugs;
 use crate::directory::lock;
+use crate::discard;
 use crate::disk::{Disk, Mode, read_whole};
 use crate::error::{Damage, FileError, Flaw, IoContext as _, OpenError, ReadError};
 use crate::fields;
@@ -78,6 +79,7 @@ fn look(
     deliver: Deliver<'_>,
     visit: &mut dyn FnMut(Position, &[u8]),
 ) -> Result<Report, OpenError> {
+    discard::ensure_not_begun(disk, directory)?;
     let listing = Listing::read(disk, directory)?;
     listing.ensure_of_node(disk, directory)?;
     let _lock = match lock(disk, directory) {

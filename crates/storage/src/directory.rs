@@ -23,7 +23,7 @@ pub use start::Recovery;
 
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::discard;
-use crate::disk::{Disk, DiskLock, Mode, write_full};
+use crate::disk::{Disk, DiskLock, Mode};
 use crate::error::{FileError, IoContext as _, JournalError, OpenError};
 use crate::identity::Identity;
 use crate::journal::Journal;
@@ -357,16 +357,9 @@ pub(crate) fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskLock>, Op
     lock.ok_or_else(|| OpenError::InUse { directory: path.to_owned() })
 }
 
-/// Overwrites part of a segment with zeros.
-pub(crate) fn clear(segment: &Segment, offset: u64, bytes: u64) -> Result<(), FileError> {
-    const STEP: u64 = 256 * 1024;
-    let (mut at, end) = (offset, offset + bytes);
-    while at < end {
-        let zeros = vec![0; usize::try_from(STEP.min(end - at)).unwrap_or_default()];
-        write_full(segment.file.as_ref(), at, &zeros).io_context("write", &segment.path)?;
-        at += zeros.len() as u64;
-    }
-    Ok(())
+/// Overwrites a segment with zeros between two offsets.
+pub(crate) fn clear(segment: &Segment, from: u64, upto: u64) -> Result<(), FileError> {
+    segment::write_zeros(segment.file.as_ref(), from, upto).io_context("write", &segment.path)
 }
 
 /// Renames a file to an unused name that nothing reads. Returns the new name.

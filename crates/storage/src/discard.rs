@@ -30,6 +30,14 @@ pub fn discard(disk: &dyn Disk, directory: &Path, also: &[&str]) -> Result<(), O
     Ok(())
 }
 
+/// Refuses a directory whose deletion has begun.
+pub(crate) fn ensure_not_begun(disk: &dyn Disk, directory: &Path) -> Result<(), OpenError> {
+    match read_file(disk, &directory.join(MARK_NAME), MARK_BYTES_MOST)? {
+        Some(_) => Err(OpenError::Discarded { directory: directory.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// Continues a deletion that has begun. Returns whether there was one.
 pub(crate) fn finish(disk: &dyn Disk, directory: &Path) -> Result<bool, FileError> {
     let mark = directory.join(MARK_NAME);

@@ -125,6 +125,9 @@ pub enum Flaw {
         /// Where it ended when the node stopped, or a snapshot began.
         reached: Position,
     },
+    /// The disk does not return this part of a snapshot.
+    #[error("it cannot be read from there on: {0}")]
+    Unreadable(String),
     /// A block of a snapshot is damaged.
     #[error("the block there is damaged")]
     Block,
@@ -196,6 +199,16 @@ pub enum OpenError {
         directory.display()
     )]
     CoordinatorsData {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// There is nothing to check or to repair any more.
+    #[error(
+        "the data in {} is being deleted, because its node was decommissioned; the next start with this directory \
+         deletes the rest; nothing was changed",
+        directory.display()
+    )]
+    Discarded {
         /// The directory.
         directory: PathBuf,
     },

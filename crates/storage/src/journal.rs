@@ -365,10 +365,7 @@ impl<B: Bugs> Journal<B> {
     fn publish(&mut self, draft: Draft) -> Result<Segment, JournalError> {
         draft.publish(self.disk.as_ref(), &self.directory, self.bugs).map_err(|error| match error {
             PublishError::NotNamed(error) => self.failed(error),
-            PublishError::NotSynced(error) => {
-                self.health.poison(&error);
-                JournalError::Failed(error)
-            }
+            PublishError::NotSynced(error) => self.poisoned(error),
         })
     }
 
@@ -381,10 +378,10 @@ impl<B: Bugs> Journal<B> {
         if self.unsynced.len() <= SEGMENTS_UNSYNCED || self.health.syncing.load(Ordering::Acquire) {
             return Ok(());
         }
-        let Some(oldest) = self.unsynced.pop_front() else { return Ok(()) };
-        let Full { segment, end } = oldest;
-        let synced = segment.file.sync_data().io_context("sync", &segment.path);
-        synced.map_err(|error| self.failed(error))?;
+        let Some(Full { segment, end }) = self.unsynced.pop_front() else { return Ok(()) };
+        // IMPORTANT: never retry a failed sync, not even for lack of space, which some file systems report only here. The
+        // kernel treats what it could not write as written, and a retry would report success.
+        segment.file.sync_data().io_context("sync", &segment.path).map_err(|error| self.poisoned(error))?;
         // Not up to the end of the segment: a record that would have fit there may be in the next one.
         self.synced = self.synced.max(end);
         Ok(())
@@ -416,11 +413,12 @@ impl<B: Bugs> Journal<B> {
         }
     }
 
-    /// Classifies a failed call: lack of space is temporary, everything else is permanent.
+    /// Classifies a failed call other than a sync: lack of space is temporary, everything else is permanent.
     fn failed(&self, error: FileError) -> JournalError {
-        if error.is_no_space() {
-            return JournalError::NoSpace(error);
-        }
+        if error.is_no_space() { JournalError::NoSpace(error) } else { self.poisoned(error) }
+    }
+
+    fn poisoned(&self, error: FileError) -> JournalError {
         self.health.poison(&error);
         JournalError::Failed(error)
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::bugs::NoBugs;
 use crate::cut_mark;
 use crate::directory::{Options, begin_log, clear, free_name, lock, set_aside};
+use crate::discard;
 use crate::disk::{Disk, Mode, read_whole, write_full};
 use crate::error::{Damage, FileError, Flaw, IoContext as _, OpenError, ReadError, Rejection};
 use crate::identity::{self, Identity};
@@ -56,6 +57,7 @@ pub fn repair(
     options: Options,
     reader: &mut dyn FnMut() -> Reader,
 ) -> Result<RepairReport, OpenError> {
+    discard::ensure_not_begun(disk, directory)?;
     let listing = Listing::read(disk, directory)?;
     listing.ensure_of_node(disk, directory)?;
     let _lock = lock(disk, directory)?;
@@ -231,7 +233,7 @@ impl Repair<'_> {
         let kept = free_name(self.disk, self.directory, &segment.path, "set-aside")?;
         copy(self.disk, self.directory, &kept, &bytes)?;
         // IMPORTANT: only once the copy is durable.
-        clear(&segment, damage.offset, (bytes.len() as u64).saturating_sub(damage.offset))?;
+        clear(&segment, damage.offset, bytes.len() as u64)?;
         segment.file.sync_data().io_context("sync", &segment.path)?;
         self.steps.push(Step {
             reason: damage.to_string(),

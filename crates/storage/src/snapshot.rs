@@ -139,7 +139,7 @@ impl<B: Bugs> SnapshotWriter<B> {
     pub fn add(&mut self, payload: &[u8]) -> Result<(), SnapshotError> {
         let length = u32::try_from(payload.len()).ok().filter(|&length| u64::from(length) <= BATCH_BYTES);
         let length = length.ok_or(SnapshotError::TooLarge { bytes: payload.len() })?;
-        if !self.raw.is_empty() && self.raw.len() + payload.len() > BLOCK_BYTES {
+        if !self.raw.is_empty() && self.raw.len() + size_of_val(&length) + payload.len() > BLOCK_BYTES {
             self.end_block()?;
         }
         self.raw.extend_from_slice(&length.to_le_bytes());

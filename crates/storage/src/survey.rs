@@ -142,13 +142,14 @@ fn choose(
     path: &Path,
     id: DirectoryId,
     listing: &Listing,
-) -> Result<(Option<u64>, Vec<Damage>), FileError> {
+) -> Result<(Option<u64>, Vec<Damage>), ReadError> {
     let mut damaged = Vec::new();
     for &position in listing.snapshots.iter().rev() {
         match verify(disk, &path.join(snapshot::name(position)), id) {
             Ok(_) => return Ok((Some(position), damaged)),
-            Err(ReadError::Damaged(damage)) => damaged.push(damage),
-            Err(ReadError::File(error)) => return Err(error),
+            // Not damaged, but of another release, whose log may be so, too.
+            Err(ReadError::Damaged(damage)) if !matches!(damage.flaw, Flaw::Version(_)) => damaged.push(damage),
+            Err(error) => return Err(error),
         }
     }
     Ok((None, damaged))

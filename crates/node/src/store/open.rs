@@ -15,7 +15,7 @@ use proto::id::Incarnation;
 use proto::session::Ancestors;
 use proto::slot::SLOT_BITS;
 use storage::directory::Options;
-use storage::error::Rejection;
+use storage::error::{Damage, Flaw, Rejection};
 use storage::{DataDir, DirectoryId, Disk, Identity, Journal, JournalError, OpenError, Position, RealDisk, Recovered};
 
 use super::pieces::Assembly;
@@ -137,6 +137,9 @@ pub(super) fn open_on(
             path.display()
         )
     })?;
+    for damage in &recovery.damaged_snapshots {
+        tracing::error!("{damage}: an older snapshot and the log have replaced it; check the disk");
+    }
     let mut text = format!("{} keys", node.keys());
     if let Some(torn) = &recovery.torn_tail {
         text = format!(
@@ -176,6 +179,10 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
         OpenError::File(_) => {
             format!("the data directory {path} cannot be used: check its disk and permissions, and start again")
         }
+        OpenError::Damaged(Damage { flaw: Flaw::Unreadable(_), .. }) => format!(
+            "the data directory {path} cannot be used: check its disk and start again. If the disk never returns that \
+             part, `node repair {path} --accept-loss` does without it, and the node gets the rest from its replicas"
+        ),
         OpenError::Damaged(_) | OpenError::Rejected { .. } => format!(
             "the data directory {path} cannot be used. `node check {path}` shows what is wrong with it; \
              `node repair {path} --accept-loss` keeps what is good, and the node gets the rest from its replicas"
@@ -185,6 +192,7 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
         | OpenError::IdentityMissing { .. }
         | OpenError::NoData { .. }
         | OpenError::CoordinatorsData { .. }
+        | OpenError::Discarded { .. }
         | OpenError::SegmentBytes { .. } => return error.into(),
     };
     anyhow::Error::from(error).context(advice)

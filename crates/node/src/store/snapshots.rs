@@ -42,6 +42,8 @@ pub(super) struct Snapshots {
     pub(super) at: Position,
     /// The position and the size in bytes of the last snapshot that was finished.
     pub(super) made: (Position, u64),
+    /// The last attempt has failed.
+    has_failed: bool,
     /// The most that the snapshot in progress is expected to take, in bytes.
     expected: u64,
     progress: Arc<Progress>,
@@ -81,12 +83,17 @@ pub(super) struct Finished {
 impl Snapshots {
     /// Starts from the position and size of the last snapshot.
     pub(super) fn new((at, bytes): (Position, u64)) -> Self {
-        Self { stage: None, at, made: (at, bytes), expected: 0, progress: Arc::default() }
+        Self { stage: None, at, made: (at, bytes), has_failed: false, expected: 0, progress: Arc::default() }
     }
 
     /// Whether a snapshot is being made.
     pub(super) fn is_making(&self) -> bool {
         self.stage.is_some()
+    }
+
+    /// Whether the last attempt has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// How much disk space the snapshot in progress still takes at most, or else the next one, in bytes. The log ends at
@@ -103,10 +110,10 @@ impl Snapshots {
 
     fn expected_bytes(&self, node: &Node, end: Position) -> u64 {
         // All that the log has added may be new. What is stored takes more in memory than in a snapshot; an eighth is
-        // for what is stored beside keys and values.
-        let in_memory = node.memory_figures().used;
+        // for what is stored beside keys and values. Each record of a tail is there with what it has replaced.
+        let (in_memory, tails) = (node.memory_figures().used, 2 * node.tail_bytes() as u64);
         let (at, bytes) = self.made;
-        (bytes + (end.0 - at.0)).min(in_memory + in_memory / 8) + LAST_BYTES
+        (bytes + (end.0 - at.0)).min(in_memory + in_memory / 8 + tails) + LAST_BYTES
     }
 
     /// Whether a snapshot waits for a sync of the log.
@@ -118,21 +125,20 @@ impl Snapshots {
     pub(super) fn begin(&mut self, driver: &Driver, store: &Store, position: Position) {
         self.expected = self.expected_bytes(driver.node(), position);
         self.progress.written.store(0, Ordering::Relaxed);
-        // Whatever the outcome, the next attempt comes only once the log has grown.
-        self.at = position;
+        (self.at, self.has_failed) = (position, false);
         let Some(begun) = store.directory().as_ref().map(|directory| directory.begin_snapshot(position)) else {
             return;
         };
         let writer = match begun {
             Ok(writer) => writer,
-            Err(error) => return not_made(&error.into()),
+            Err(error) => return self.not_made(&error.into()),
         };
         let (driver, progress, fsync) = (driver.clone(), Arc::clone(&self.progress), store.fsync());
         let make = move || copy(driver.node(), writer, &open::policy(fsync), &progress);
         // IMPORTANT: not on this thread, which has the log to write meanwhile.
         match std::thread::Builder::new().name("snapshot".to_owned()).spawn(make) {
             Ok(thread) => self.stage = Some(Stage::Copying(thread)),
-            Err(error) => not_made(&error.into()),
+            Err(error) => self.not_made(&error.into()),
         }
     }
 
@@ -155,7 +161,7 @@ impl Snapshots {
         match self.stage.take() {
             Some(Stage::Copying(copying)) if copying.is_finished() => match joined(copying)? {
                 Ok(copied) => self.stage = Some(Stage::Copied(copied, None)),
-                Err(error) => not_made(&error),
+                Err(error) => self.not_made(&error),
             },
             Some(Stage::Copied(copied, upto)) => {
                 let is_written = store.is_written(copied.end) || keep == Keep::One;
@@ -184,6 +190,12 @@ impl Snapshots {
         }
     }
 
+    /// The log is still whole, so nothing is lost.
+    fn not_made(&mut self, error: &anyhow::Error) {
+        self.has_failed = true;
+        tracing::warn!("cannot take a snapshot; the log is unchanged, trying again later: {error:#}");
+    }
+
     fn finished(&mut self, finishing: Beside<anyhow::Result<Finished>>) -> anyhow::Result<Option<Finished>> {
         match finishing.join()? {
             Ok(finished) => {
@@ -191,16 +203,11 @@ impl Snapshots {
                 Ok(Some(finished))
             }
             Err(error) => {
-                not_made(&error);
+                self.not_made(&error);
                 Ok(None)
             }
         }
     }
-}
-
-/// Logs that no snapshot was made. The log is still whole, so nothing is lost.
-fn not_made(error: &anyhow::Error) {
-    tracing::warn!("cannot take a snapshot; the log is unchanged, trying again later: {error:#}");
 }
 
 fn joined<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use storage::journal::{JournalStats, Next, Removed, Synced};
-use storage::{FileError, Identity, Journal, JournalError, Position};
+use storage::{FileError, Journal, JournalError, Position};
 use tokio::runtime::Handle;
 
 use super::beside::Beside;
@@ -139,21 +139,17 @@ impl Running {
     pub fn close(self) -> anyhow::Result<()> {
         self.store.order(|orders| orders.stop = true);
         let journal = self.thread.join().map_err(|_| anyhow::anyhow!("the log thread panicked"))?;
-        let directory = self.store.directory().take();
-        match (journal, directory) {
-            (Some(mut journal), Some(mut directory)) => {
-                if let Err(error) = journal.sync() {
-                    // With `always`, whatever anybody knows of was synced before.
-                    if self.store.fsync() != Fsync::Always
-                        && let Err(error) = directory.update_identity(Identity::lose_proof)
-                    {
-                        tracing::warn!("cannot record that data may be missing: {error}: {}", error.source);
-                    }
-                    return Err(error).context("cannot close the data directory");
-                }
-                directory.close(journal).context("cannot close the data directory")
+        let Some(mut directory) = self.store.directory().take() else { anyhow::bail!("the directory is closed") };
+        let synced = match journal {
+            Some(mut journal) => journal.sync().map(|_| journal).context("cannot close the data directory"),
+            None => Err(anyhow::anyhow!("the disk has failed before")),
+        };
+        match synced {
+            Ok(journal) => directory.close(journal).context("cannot close the data directory"),
+            Err(error) => {
+                self.store.lose_proof_in(&mut directory);
+                Err(error)
             }
-            _ => anyhow::bail!("the disk has failed before"),
         }
     }
 }
@@ -480,7 +476,9 @@ impl Writer {
         let grown = end.0 - self.snapshots.at.0;
         let is_due = grown >= self.snapshot_after.max(self.snapshots.made.1);
         let is_short = self.room.is_short || self.store.health() == Health::Full;
-        let may_help = self.room.snapshot_begun.is_none_or(|begun| begun.elapsed() >= SHORT_PAUSE) && grown > 0;
+        let may_help = self.room.snapshot_begun.is_none_or(|begun| begun.elapsed() >= SHORT_PAUSE);
+        // A log that a full disk keeps from growing is no reason not to try again.
+        let may_help = may_help && (grown > 0 || self.snapshots.has_failed());
         // What is being removed may be the space that it needs.
         let is_busy = self.snapshots.is_making() || self.removing.is_some();
         if is_busy || !(is_due || (is_short && may_help)) {

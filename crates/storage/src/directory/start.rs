@@ -86,7 +86,7 @@ impl<B: Bugs> DataDir<B> {
             self.update_identity(|identity| identity.clone_from(&noted))?;
         }
         let resumed = match survey.log {
-            Some(log) => self.cut(log, &listing)?,
+            Some(log) => self.cut(log, &listing).inspect_err(|error| self.distrust_kernel_after(error))?,
             None => self.begin_log(survey.snapshot.unwrap_or(0))?,
         };
         let end = Position(resumed.end);
@@ -117,12 +117,21 @@ impl<B: Bugs> DataDir<B> {
         Survey::take(disk, &self.path, identity, listing, self.bugs, deliver)
     }
 
+    /// If the disk has failed while the end of the log was made durable, what the kernel shows may not be on disk. The next
+    /// start then trusts it no more than after a power cut.
+    fn distrust_kernel_after(&mut self, error: &OpenError) {
+        if matches!(error, OpenError::File(error) if !error.is_no_descriptor()) {
+            // If the disk does not take this either, nothing is left to try.
+            let _ = self.update_identity(|identity| identity.boot = None);
+        }
+    }
+
     /// Cuts the torn tail, makes the rest durable, and opens the last segment.
     fn cut(&self, log: LogEnd, listing: &Listing) -> Result<Resumed, OpenError> {
         let (disk, path, id) = (self.disk.as_ref(), self.path.as_path(), self.identity.directory);
         let mut full: VecDeque<Header> = log.segments.into();
         let Some(last) = full.pop_back() else { return Ok(self.begin_log(log.end)?) };
-        let current = segment::open(disk, path, id, last.first, Mode::Write)?;
+        let mut current = segment::open(disk, path, id, last.first, Mode::Write)?;
         let mut next = listing.segment_starts.iter().copied().filter(|&first| first > last.first);
         let ready = next.clone().next().filter(|&first| first == last.end() && log.torn.is_none());
         let ready = ready.map(|first| segment::open(disk, path, id, first, Mode::Write)).transpose()?;
@@ -134,8 +143,8 @@ impl<B: Bugs> DataDir<B> {
             disk.remove(&file).io_context("remove", &file)?;
             self.sync_directory()?;
         }
-        if let Some(torn) = log.torn.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) {
-            clear(&current, torn.offset, torn.bytes)?;
+        if !self.found.stopped_in_order && !self.bugs.plants(Bug::TailNotCleared) {
+            current.is_zeroed = clear_rest(&current, log.end, log.torn.as_ref())?;
         }
         for header in full.iter().filter(|header| header.end() > log.synced) {
             let segment = segment::open(disk, path, id, header.first, Mode::Write)?;
@@ -203,5 +212,21 @@ impl<B: Bugs> DataDir<B> {
             return Ok(());
         }
         self.disk.sync_directory(&self.path).io_context("sync", &self.path)
+    }
+}
+
+/// Fills a segment with zeros from the end of the log on. Returns whether it did so to the end of the segment.
+///
+/// IMPORTANT: not only where something is seen to follow. If an earlier process cut the log there and could not sync it,
+/// the kernel shows zeros, and the disk still has what was cut.
+fn clear_rest(segment: &Segment, end: u64, torn: Option<&TornTail>) -> Result<bool, FileError> {
+    let Header { first, .. } = segment.header;
+    let (from, behind) = (end.max(segment.header.body()) - first, segment.header.end() - first);
+    let seen = from + torn.map_or(0, |torn| torn.bytes);
+    clear(segment, from, seen)?;
+    match clear(segment, seen, behind) {
+        // The space of the segment is not allocated on every file system.
+        Err(error) if error.is_no_space() => Ok(false),
+        cleared => cleared.map(|()| true),
     }
 }

@@ -1,5 +1,6 @@
 //! Reads a snapshot, one block at a time.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,7 +67,7 @@ impl Blocks {
     pub(crate) fn next(&mut self) -> Result<Option<Block>, ReadError> {
         let offset = self.offset;
         let mut header = [0; BLOCK_HEADER_BYTES];
-        let read = read_full(self.file.as_ref(), offset, &mut header).io_context("read", &self.path)?;
+        let read = read_full(self.file.as_ref(), offset, &mut header).map_err(|error| self.unreadable(&error))?;
         if read < BLOCK_HEADER_BYTES {
             return Err(self.damaged(offset, Flaw::Footer));
         }
@@ -75,8 +76,8 @@ impl Blocks {
         self.block.extend_from_slice(&header);
         self.block.resize(BLOCK_HEADER_BYTES + stored, 0);
         let body = self.block.get_mut(BLOCK_HEADER_BYTES..).unwrap_or_default();
-        let read =
-            read_full(self.file.as_ref(), offset + BLOCK_HEADER_BYTES as u64, body).io_context("read", &self.path)?;
+        let read = read_full(self.file.as_ref(), offset + BLOCK_HEADER_BYTES as u64, body);
+        let read = read.map_err(|error| self.unreadable(&error))?;
         let checksum = crc32c::crc32c(self.block.get(4..).unwrap_or_default());
         if read < stored || u32_at(&header, 0) != Some(checksum) {
             return Err(self.damaged(offset, Flaw::Block));
@@ -121,6 +122,11 @@ impl Blocks {
 
     fn stored(&self) -> &[u8] {
         self.block.get(BLOCK_HEADER_BYTES..).unwrap_or_default()
+    }
+
+    /// The disk does not return the next block. Like any other damage, an older snapshot and the log make up for it.
+    fn unreadable(&self, error: &io::Error) -> ReadError {
+        self.damaged(self.offset, Flaw::Unreadable(error.to_string()))
     }
 
     fn damaged(&self, offset: u64, flaw: Flaw) -> ReadError {

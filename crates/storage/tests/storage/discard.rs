@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use storage::disk::sim::{Fault, Loss};
 use storage::disk::{read_file, replace_file};
-use storage::{DataDir, Disk, OpenError, RealDisk, SimDisk, discard};
+use storage::{DataDir, Disk, OpenError, RealDisk, SimDisk, check, discard, repair};
 
 use crate::support::{open, options, path, payloads};
 
@@ -63,6 +63,20 @@ fn a_power_cut_leaves_everything_or_a_directory_that_the_next_start_finds_new() 
         }
     }
     assert!(whole > 10 && new > 10, "{whole} whole, {new} new");
+}
+
+#[test]
+fn a_check_and_a_repair_leave_a_deletion_to_the_next_start() {
+    let disk = filled(1);
+    replace_file(&disk, path(), "discarded", b"").expect("the disk takes it");
+    let files = disk.list(path()).expect("a list");
+    let checked = check(&disk, path(), &mut |_| Ok(())).map(|_| ());
+    let repaired = repair(&disk, path(), options(), &mut || Box::new(|_| Ok(()))).map(|_| ());
+    for refused in [checked, repaired] {
+        assert!(matches!(refused, Err(OpenError::Discarded { .. })), "{refused:?}");
+    }
+    assert_eq!(disk.list(path()).expect("a list"), files);
+    assert!(open(&disk).expect("the deletion is completed").dir.found().new);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod bits;
 mod directory;
 mod discard;
+mod failed_syncs;
 mod faults;
 mod format;
 mod journal;

@@ -247,3 +247,35 @@ fn an_empty_snapshot_is_one() {
     assert_eq!((opened.payloads.len(), opened.recovery.snapshot), (0, Some(info.position)));
     assert!(info.position > Position::START);
 }
+
+#[test]
+fn a_snapshot_that_the_disk_does_not_return_gives_way_to_an_older_one() {
+    let disk = SimDisk::new(1);
+    let all = two_snapshots(&disk, false);
+    for reads in 0..20 {
+        let disk = disk.fork(reads);
+        disk.inject(Some(Operation::Read), reads, Fault::Io);
+        // Whatever else it does not return is not read from elsewhere.
+        let Ok(opened) = open(&disk) else { continue };
+        let [damage] = opened.recovery.damaged_snapshots.as_slice() else { continue };
+        assert!(matches!(damage.flaw, Flaw::Unreadable(_)), "{damage}");
+        assert!(opened.payloads == all);
+        return;
+    }
+    panic!("no start did without the newest snapshot");
+}
+
+#[test]
+fn a_snapshot_of_another_release_is_refused_and_left_alone() {
+    let disk = SimDisk::new(1);
+    two_snapshots(&disk, false);
+    let newest = files(&disk, ".snap").pop().expect("there are two");
+    let mut content = disk.content(&newest).expect("it is there");
+    content[8..12].copy_from_slice(&2u32.to_le_bytes());
+    let checksum = crc32c::crc32c(&content[..60]);
+    content[60..64].copy_from_slice(&checksum.to_le_bytes());
+    disk.set_content(&newest, &content).expect("it is there");
+    let refused = open(&disk).map(|_| ()).expect_err("it cannot be read");
+    assert!(refused.to_string().contains("format version 2"), "{refused}");
+    assert_eq!(files(&disk, ".snap").pop(), Some(newest));
+}
