@@ -36,6 +36,10 @@ pub const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 /// A client that takes nothing for this long, while an answer waits for it, is disconnected.
 pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
 
+/// How long a client that gets no more answers may take to close its side, and in the end while the process stops.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(300);
+
 /// With the original framing: the silence after which an unterminated request counts as complete.
 const ORIGINAL_FRAMING_SILENCE: Duration = Duration::from_millis(20);
 
@@ -326,12 +330,16 @@ impl Connection {
                     continue;
                 }
                 Stopped::Handler(Flow::Upgrade) => return Ok(Ended::Upgraded),
-                Stopped::Handler(Flow::Close) => return Ok(Ended::Closed),
-                Stopped::Bad(_) => {
-                    let_the_answer_arrive(&mut self.stream).await;
+                Stopped::Handler(Flow::Close) | Stopped::Bad(_) => {
+                    let_the_answer_arrive(&mut self.stream, LINGER).await;
                     return Ok(Ended::Closed);
                 }
                 Stopped::NeedsMore => {}
+            }
+            // A client whose next requests are always there already would otherwise never let the process end.
+            if shutdown.has_begun() {
+                let_the_answer_arrive(&mut self.stream, LINGER_AT_SHUTDOWN).await;
+                return Ok(Ended::Closed);
             }
             let is_line = self.reader.unfinished() == Some(Encoding::Line);
             let arrived = tokio::select! {
@@ -430,9 +438,9 @@ async fn silence(timeout: Duration) {
     if timeout.is_zero() { std::future::pending().await } else { tokio::time::sleep(timeout).await }
 }
 
-/// Shuts down the output, then reads and discards input for a moment. Closing at once with unread bytes would reset
-/// the connection and lose the last answer.
-pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream) {
+/// Shuts down the output, then reads and discards input until the client closes, too, or `patience` has passed. Closing
+/// at once with unread bytes would reset the connection and lose the last answers.
+pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream, patience: Duration) {
     let drain = async {
         stream.shutdown().await?;
         let mut rest = [0; READ_BYTES];
@@ -440,7 +448,7 @@ pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream) {
         io::Result::Ok(())
     };
     // The connection ends whether the client reads the answer or not.
-    let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
+    let _ = tokio::time::timeout(patience, drain).await;
 }
 
 /// Writes all bytes.

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::access::Access;
-use crate::connection::let_the_answer_arrive;
+use crate::connection::{LINGER, let_the_answer_arrive};
 use crate::descriptors;
 use crate::flags;
 use crate::shutdown::Shutdown;
@@ -41,6 +41,11 @@ const OPENING_BYTES: usize = 1024;
 /// up after several probes, on Linux nine.
 pub const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How much of what was written may wait in the system for the peer to make room. Less than half of it waits before the
+/// socket takes more.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Binds a port on the first address of `host` that accepts it.
 ///
@@ -272,7 +277,12 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     // A peer that vanished is detected even if nobody writes to it.
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
-    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    // A client that reads slowly is seen to take something, before a third of a long send buffer is free.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    Ok(())
 }
 
 /// Tells a client that there is no room, in the encoding of what it has sent first; a silent client gets a line.
@@ -286,7 +296,7 @@ async fn refuse(mut stream: TcpStream, opening: &[u8], limit: usize) {
     Response::Error(error).encode(encoding, &mut answer);
     // The text fits into the socket's empty buffer, so nothing waits for the client.
     match stream.try_write(&answer) {
-        Ok(_) => let_the_answer_arrive(&mut stream).await,
+        Ok(_) => let_the_answer_arrive(&mut stream, LINGER).await,
         Err(error) => tracing::debug!("cannot tell a client that it is over the limit: {error}"),
     }
 }

@@ -1,6 +1,8 @@
 //! Graceful shutdown: all tasks of a process end together, within a deadline.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +12,8 @@ use tokio_util::task::TaskTracker;
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
+    /// What the token knows, without its lock.
+    has_begun: Arc<AtomicBool>,
     tasks: TaskTracker,
     /// Where its tasks run, if not on the runtime of whoever starts them.
     runtime: Option<Handle>,
@@ -36,7 +40,14 @@ impl Shutdown {
 
     /// Tells every task to finish its work in progress and end.
     pub fn begin(&self) {
+        self.has_begun.store(true, Ordering::Relaxed);
         self.token.cancel();
+    }
+
+    /// Whether shutdown has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
     }
 
     /// Waits until shutdown begins.

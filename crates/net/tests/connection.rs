@@ -163,6 +163,18 @@ async fn what_is_no_frame_is_answered_and_the_connection_closed_although_more_co
 }
 
 #[tokio::test]
+async fn whoever_quits_hears_every_answer_although_more_comes() {
+    let (mut client, served) = pair(false, &Shutdown::new()).await;
+    let request = [&b"body 5000000\nquit\n"[..], &vec![b'x'; 200_000]].concat();
+    client.write_all(&request).await.expect("the buffers of two sockets take it");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.expect("the answers are not lost to a reset");
+    assert_eq!((answer.len(), answer.ends_with(b"b\nquit\n")), (5_000_006, true));
+    drop(client);
+    assert_eq!(served.await.expect("no panic"), Ended::Closed);
+}
+
+#[tokio::test]
 async fn a_line_without_end_is_refused_at_the_limit() {
     let (mut client, _served) = pair(false, &Shutdown::new()).await;
     let chunk = vec![b'x'; 1 << 20];
@@ -202,6 +214,41 @@ async fn shutdown_ends_a_connection_that_waits_for_its_client() {
     shutdown.begin();
     let ended = tokio::time::timeout(Duration::from_secs(10), served).await.expect("it ends");
     assert_eq!(ended.expect("no panic"), Ended::Closed);
+}
+
+#[tokio::test]
+async fn shutdown_ends_a_connection_although_more_has_always_arrived() {
+    let shutdown = Shutdown::new();
+    let (mut client, served) = pair(false, &shutdown).await;
+    let lines = b"a\n".repeat(50_000);
+    client.write_all(&lines).await.expect("the buffers of two sockets take it");
+    shutdown.begin();
+    let mut answers = Vec::new();
+    client.read_to_end(&mut answers).await.expect("the answers are not lost to a reset");
+    assert!(answers.len() < lines.len() && lines.starts_with(&answers), "{} bytes", answers.len());
+    drop(client);
+    assert_eq!(served.await.expect("no panic"), Ended::Closed);
+}
+
+/// What it has taken counts although most of a long send buffer still waits.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_reads_slowly_is_seen_to_take_something() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+    let (server, _) = listener.accept().await.expect("a connection");
+    net::listener::prepare(&server).expect("the system takes it");
+    let second = Duration::from_secs(1);
+    let chunk = [0; 64 * 1024];
+    // Until nothing more has room on either side.
+    while tokio::time::timeout(second, server.writable()).await.is_ok() {
+        let _ = server.try_write(&chunk);
+    }
+    let mut taken = 0;
+    while tokio::time::timeout(second / 10, server.writable()).await.is_err() {
+        taken += client.read(&mut [0; 16 * 1024]).await.expect("it is there");
+        assert!(taken < 512 * 1024, "it does not count");
+    }
 }
 
 #[tokio::test]
