@@ -160,6 +160,8 @@ bugs! {
     /// What a coordinator has decided since it was started with an older state counts where an in-sync set is large enough
     /// for quorum writes now, whether or not it is its own.
     OwnJudgedBySize,
+    /// Where an in-sync set is large enough only since there are to be fewer replicas, its former members may still lead.
+    FormerMembersKept,
 }
 
 /// Which bugs are planted.

@@ -19,7 +19,7 @@ use crate::record::Record;
 use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 
-/// The limit for the tails of all slots of a node together, in bytes of records. A slot whose tail does not fit drops
+/// The limit for the tails of all slots of a node together, in bytes of records, those included that they have replaced. A slot whose tail does not fit drops
 /// it; whoever needs it is filled.
 pub const TAIL_BYTES: usize = 64 * 1024 * 1024;
 
@@ -38,8 +38,14 @@ pub struct TailBudget {
 pub struct Entry {
     /// The record, or what becomes the newest record of one of the keys that the following record writes.
     pub record: Record,
-    /// The previous record of the same key.
+    /// The previous record of the same key, as long as the record is not known to be durable.
     pub replaced: Option<Record>,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.record.size() + self.replaced.as_ref().map_or(0, Record::size)
+    }
 }
 
 /// The log of one slot on one node. Takes 32 bytes when empty.
@@ -127,7 +133,7 @@ impl Log {
     pub(crate) fn restore_tail(&mut self, tail: Vec<Entry>, budget: &TailBudget) {
         let (Some(state), Some(first)) = (&mut self.state, tail.first()) else { return };
         state.before_tail = first.record.version().seq - 1;
-        state.tail_bytes = tail.iter().map(|entry| entry.record.size()).sum();
+        state.tail_bytes = tail.iter().map(Entry::bytes).sum();
         budget.used.fetch_add(state.tail_bytes, Ordering::Relaxed);
         state.tail = tail.into_iter().collect();
     }
@@ -172,12 +178,12 @@ impl Log {
                 state.cold_mut().terms_forgotten = true;
             }
         }
-        let mut bytes = record.size();
+        let mut bytes = entry.bytes();
         if record.is_delete() {
             state.cold_mut().tombstones.push_back(record.clone());
         }
         for part in &parts {
-            bytes += part.record.size();
+            bytes += part.bytes();
             if part.record.is_delete() {
                 state.cold_mut().tombstones.push_back(part.record.clone());
             }
@@ -200,10 +206,24 @@ impl Log {
     /// Like [`Log::set_durable`], for when a copy is away: what that copy will lack is kept while the node's tails hold
     /// less than half of their limit. The other half is reserved for what is not durable.
     pub fn set_durable_keeping_tail(&mut self, seq: u64, budget: &TailBudget) {
+        let before = self.durable;
         self.durable = self.durable.max(seq.min(self.last.seq));
+        self.forget_replaced(before, budget);
         if budget.used() > budget.limit / 2 {
             self.forget_durable(budget.limit / 2, budget);
         }
+    }
+
+    /// Forgets what records have replaced that have become durable since the mark was at `before`: they are never
+    /// truncated.
+    fn forget_replaced(&mut self, before: u64, budget: &TailBudget) {
+        let durable = self.durable;
+        let Some(state) = self.state.as_mut().filter(|_| durable > before) else { return };
+        let new = state.tail.iter_mut().rev().take_while(|entry| entry.record.version().seq > before);
+        let new_durable = new.filter(|entry| entry.record.version().seq <= durable);
+        let freed = new_durable.filter_map(|entry| entry.replaced.take()).map(|replaced| replaced.size()).sum();
+        state.tail_bytes -= freed;
+        budget.give_back(freed);
     }
 
     /// Forgets the oldest durable records until the node's tails hold no more than this.
@@ -216,7 +236,7 @@ impl Log {
             let seq = entry.record.version().seq;
             seq <= state.before_tail || (seq <= durable && used - freed > until)
         }) {
-            freed += entry.record.size();
+            freed += entry.bytes();
             state.before_tail = entry.record.version().seq;
         }
         state.tail_bytes -= freed;
@@ -280,7 +300,7 @@ impl Log {
         let mut cut = Vec::new();
         let mut freed = 0;
         while let Some(mut entry) = state.tail.pop_back_if(|entry| entry.record.version().seq > to.seq) {
-            freed += entry.record.size();
+            freed += entry.bytes();
             if let Some(cold) = &mut state.cold {
                 if entry.record.is_delete() {
                     cold.tombstones.pop_back_if(|last| last.version() == entry.record.version());
@@ -500,7 +520,7 @@ mod tests {
     #[test]
     fn the_parts_of_a_record_are_kept_and_dropped_with_it() {
         let budget = TailBudget::default();
-        let all = log_with_several_keys(&budget).tail().iter().map(Record::size).sum::<usize>();
+        let all = log_with_several_keys(&budget).tail_entries().map(Entry::bytes).sum::<usize>();
         assert_eq!(budget.used(), all);
         for limit in 1..2 * all {
             let budget = TailBudget::new(limit);
@@ -523,6 +543,14 @@ mod tests {
         log.set_durable_keeping_tail(3, &budget);
         assert_eq!((log.durable(), log.after(version(1, 1)).unwrap().len(), log.tail().len()), (3, 3, 1));
         assert!(log.cut(version(1, 2), &budget).is_none(), "what is durable is never cut");
+        let record = |seq| Record::entry(version(1, seq), b"k", Effect::Put(b"v"));
+        for seq in [5, 6] {
+            log.append(Entry { record: record(seq), replaced: Some(record(seq - 1)) }, Vec::new(), true, &budget);
+        }
+        assert_eq!(budget.used(), 8 * size, "with what they have replaced");
+        log.set_durable_keeping_tail(5, &budget);
+        assert_eq!(budget.used(), 7 * size, "what is durable needs it no more");
+        assert!(log.cut(version(1, 5), &budget).unwrap()[0].replaced.is_some());
         let small = TailBudget::new(4 * size);
         let mut log = log_of(&[1, 1, 1, 1], &small);
         log.set_durable_keeping_tail(4, &small);

@@ -32,9 +32,19 @@ impl<T> NearQueue<T> {
         self.far.back().or_else(|| self.near.iter().rev().flatten().next())
     }
 
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.near.iter().flatten().count() + self.far.len()
+    }
+
     /// All entries, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.near.iter().flatten().chain(&self.far)
+    }
+
+    /// All entries, oldest first.
+    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut T> {
+        self.near.iter_mut().flatten().chain(&mut self.far)
     }
 
     pub(crate) fn push_back(&mut self, item: T) {

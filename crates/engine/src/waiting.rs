@@ -4,7 +4,7 @@
 //! along with the number of the record to wait for. When the last ticket of the batch is settled, whoever polls the
 //! [`Waiting`] is woken. A dropped ticket is settled as lost, so none is ever forgotten.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 /// The outcome of a wait.
@@ -31,7 +31,8 @@ struct State {
 /// One wait. Settle it outside its slot's lock, because that may wake a task.
 #[derive(Debug)]
 pub struct Ticket {
-    waiting: Waiting,
+    /// Gone once nobody waits for it.
+    waiting: Weak<Mutex<State>>,
     number: u32,
     settled: bool,
 }
@@ -50,7 +51,7 @@ impl Waiting {
         state.outcomes.push(None);
         state.unsettled += 1;
         let number = u32::try_from(state.outcomes.len() - 1).expect("a batch has far fewer requests");
-        Ticket { waiting: self.clone(), number, settled: false }
+        Ticket { waiting: Arc::downgrade(&self.0), number, settled: false }
     }
 
     /// The outcome of a ticket; `None` while it is not settled.
@@ -102,6 +103,12 @@ impl Ticket {
         self.number as usize
     }
 
+    /// Whether anybody still waits for it.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.waiting.strong_count() > 0
+    }
+
     /// Settles the ticket with this outcome.
     pub fn settle(mut self, outcome: Outcome) {
         self.set(outcome);
@@ -111,8 +118,9 @@ impl Ticket {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
+        let Some(waiting) = self.waiting.upgrade().map(Waiting) else { return };
         let waker = {
-            let mut state = self.waiting.lock();
+            let mut state = waiting.lock();
             if let Some(place) = state.outcomes.get_mut(self.number as usize) {
                 *place = Some(outcome);
             }

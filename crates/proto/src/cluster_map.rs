@@ -94,6 +94,14 @@ impl ClusterSettings {
     pub fn min_isr(&self) -> usize {
         self.copies() / 2 + 1
     }
+
+    /// Whether so few copies are in sync that another node could be given the slot without a word from any of them but
+    /// its primary: a former member, or any node once the primary's address is another's or an operator has given its
+    /// data up. Such a primary serves only while it hears from the coordinator.
+    #[must_use]
+    pub fn is_small(&self, in_sync: usize) -> bool {
+        in_sync < self.min_isr().max(2)
+    }
 }
 
 impl SlotConfig {

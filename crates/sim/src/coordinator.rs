@@ -33,6 +33,8 @@ pub(crate) struct CoordinatorProcess {
     /// A copy of its state that is to be put back.
     pub(crate) copy: Option<String>,
     pub(crate) boot: u32,
+    /// With how many replicas it was started.
+    pub(crate) replicas: usize,
     pub(crate) is_paused: bool,
     pub(crate) deferred: Vec<Event>,
     pub(crate) clock: Clock,
@@ -67,6 +69,7 @@ impl CoordinatorProcess {
             older: VecDeque::new(),
             copy: None,
             boot: 0,
+            replicas: 0,
             is_paused: false,
             deferred: Vec::new(),
             clock: Clock::new(random.spread(1_000_000, 1_000_000_000_000)),
@@ -97,9 +100,13 @@ impl World {
         let is_changed = self.knobs.settings_changes > 0 && process.random.chance(self.knobs.settings_changes);
         // Clients name their level, so this is a change that changes nothing for them.
         let ack = if is_changed { AckLevel::Quorum } else { AckLevel::Async };
+        // An older state that is put back together with fewer replicas may decide what the newer one had decided otherwise.
+        let may_be_fewer = self.knobs.forks == 0 && self.knobs.states_put_back == 0;
+        let is_fewer = is_changed && may_be_fewer && process.boot.is_multiple_of(2);
+        process.replicas = (self.knobs.replicas as usize).saturating_sub(is_fewer.into());
         let settings = Settings {
             cluster_settings: ClusterSettings {
-                replicas: self.knobs.replicas as usize,
+                replicas: process.replicas,
                 heartbeat_timeout: Duration::from_millis(self.knobs.heartbeat_timeout),
                 ack,
                 ..ClusterSettings::default()

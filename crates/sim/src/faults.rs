@@ -430,7 +430,7 @@ impl World {
     pub(crate) fn is_whole(&self) -> bool {
         let Some(state) = &self.coordinator.state else { return false };
         let map = state.map();
-        let wanted = (self.knobs.replicas as usize + 1).min(self.knobs.nodes as usize);
+        let wanted = (self.coordinator.replicas + 1).min(self.knobs.nodes as usize);
         wanted > 1
             && !self.faults.state_is_lost
             && map.version.0 > 0

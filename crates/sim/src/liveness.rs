@@ -179,7 +179,7 @@ impl World {
         if let Some(who) = who_leaves(state) {
             return Some((SlotId(0), who));
         }
-        let wanted = (self.knobs.replicas as usize + 1).min(self.nodes.len());
+        let wanted = (self.coordinator.replicas + 1).min(self.nodes.len());
         state.map().slots().find_map(|(slot, config)| {
             let is_whole = config.isr.len() == wanted
                 && config.learners.is_empty()
@@ -230,7 +230,7 @@ impl World {
             self.liveness.is_outage = true;
             self.stop_clients(false);
             self.enter(Phase::Outage);
-        } else if self.knobs.paused_for_ever > 0 && self.knobs.replicas == 2 && self.liveness.paused.is_none() {
+        } else if self.knobs.paused_for_ever > 0 && self.coordinator.replicas == 2 && self.liveness.paused.is_none() {
             let n = self.random.index(self.nodes.len());
             self.pause(n, u64::from(u32::MAX));
             self.liveness.paused = Some(n);
@@ -318,7 +318,7 @@ impl World {
     /// Whether a disk is to hang at the end. None does if nobody waits for fsyncs.
     fn hangs_at_end(&self) -> bool {
         self.knobs.hung_for_ever > 0
-            && self.knobs.replicas == 2
+            && self.coordinator.replicas == 2
             && self.knobs.wild_clocks == 0
             && self.liveness.hung.is_none()
             && self.nodes.first().is_some_and(|process| process.store.syncs_always())

@@ -137,7 +137,7 @@ impl World {
             !state.leaving().any(|(leaving, _)| Some(leaving) == addr)
         };
         let eligible = state.map().members().filter(|(member, at)| at.up && stays(*member)).count();
-        let least = eligible.min(self.knobs.replicas as usize + 1);
+        let least = eligible.min(self.coordinator.replicas + 1);
         // A member that was removed on its primary's proposal by the same change was in sync when the other one was
         // moved, and still has a copy.
         let is_expelled =

@@ -40,7 +40,7 @@ impl World {
     /// Begins the rolling restart, once per run, if a restart leaves enough copies for a quorum.
     pub(crate) fn rolls_at_end(&mut self) -> bool {
         let can = self.knobs.rolling_at_end > 0
-            && self.knobs.replicas == 2
+            && self.coordinator.replicas == 2
             && self.nodes.len() > 2
             && self.knobs.max_memory == 0
             && self.knobs.wild_clocks == 0

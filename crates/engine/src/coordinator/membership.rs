@@ -139,8 +139,8 @@ impl<B: Bugs> Coordinator<B> {
     /// Whether a node leads a slot that another could be given, with too few copies in sync to know of it by itself: it
     /// serves for nearly the timeout after the last answer from here.
     fn counts_on_answers(&self, node: Incarnation) -> bool {
-        let min_isr = self.settings.cluster_settings.min_isr();
-        let is_counting = |config: &SlotConfig| config.primary == Some(node) && config.isr.len() < min_isr;
+        let settings = self.settings.cluster_settings;
+        let is_counting = |config: &SlotConfig| config.primary == Some(node) && settings.is_small(config.isr.len());
         self.map.members().any(|(other, _)| other != node) && plan::runs(&self.map).any(is_counting)
     }
 

@@ -2,11 +2,13 @@
 //! that most of the nodes belong to, or sets up a new cluster if they bring none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use proto::cluster_map::{ClusterMap, ClusterSettings};
+use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::limits;
+use proto::slot::SlotId;
 
 use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::{Bug, Bugs};
@@ -104,7 +106,14 @@ impl<B: Bugs> Coordinator<B> {
             // IMPORTANT: from now on, since a node that is cut off at this moment has not heard of it.
             self.registry.honor(now, self.map.cluster_settings.heartbeat_timeout);
             self.map.cluster_settings = self.settings.cluster_settings;
-            self.commit(Vec::new());
+            let min_isr = self.settings.cluster_settings.min_isr();
+            let without_former = |(slot, config): (SlotId, &Arc<SlotConfig>)| {
+                let mut next = SlotConfig::clone(config);
+                let drops = !self.bugs.plants(Bug::FormerMembersKept) && plan::drop_former(&mut next, min_isr);
+                drops.then_some((slot, next))
+            };
+            // IMPORTANT: in the same map. A primary that has enough by the new settings does not wait for former members.
+            self.commit(self.map.slots().filter_map(without_former).collect());
         }
     }
 
@@ -131,11 +140,11 @@ impl<B: Bugs> Coordinator<B> {
         let nodes = self.registry.iter().filter(|(_, node)| !node.by_hand).map(|(_, node)| node.incarnation);
         self.outputs.extend(nodes.map(Output::CloseSession));
         let settings = [self.map.cluster_settings, held.cluster_settings, self.settings.cluster_settings];
-        let min_isr = settings.iter().map(ClusterSettings::min_isr).max().unwrap_or_default();
         for settings in &settings {
             self.registry.honor(now, settings.heartbeat_timeout);
         }
-        if self.map.slots().any(|(_, config)| config.primary.is_some() && config.isr.len() < min_isr) {
+        let is_small = |config: &SlotConfig| settings.iter().any(|settings| settings.is_small(config.isr.len()));
+        if self.map.slots().any(|(_, config)| config.primary.is_some() && is_small(config)) {
             // All of it: a primary counts on less, by as much as two clocks may differ. Those of the map that is taken over
             // are in its configurations, and are not given up any sooner either.
             self.counted_on_until = now + self.registry.timeout_at(now);

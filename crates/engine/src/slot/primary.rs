@@ -1,5 +1,6 @@
 //! A slot's primary side: it orders writes, tracks what each follower has, and answers requests once they are durable.
 
+mod active;
 mod compare;
 mod eviction;
 mod expiry;
@@ -20,7 +21,6 @@ use smallvec::SmallVec;
 use super::{Executed, Refusal, Role, Slot, SlotContext, Written};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Known;
-use crate::near::NearQueue;
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox};
 use crate::record::Record;
@@ -28,8 +28,8 @@ use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 use crate::waiting::{Ticket, Waiting};
 
+use active::{Active, Waiter};
 pub(crate) use eviction::Victim;
-use expiry::Deadlines;
 pub(super) use followers::Follower;
 use followers::Progress;
 use hand_over::Intake;
@@ -64,29 +64,8 @@ pub(crate) struct Primary {
     is_open: bool,
     /// Every member of the in-sync set has an address, so all of them can be reached.
     is_whole: bool,
-}
-
-#[derive(Debug, Default)]
-struct Active {
-    last_write: Timestamp,
-    /// The durable mark that the followers were last told.
-    told: u64,
-    will_tell: bool,
-    /// The number of this term's barrier record; 0 if none was needed.
-    barrier: u64,
-    /// Sorted by the number they wait for, ascending.
-    waiters: NearQueue<Waiter>,
-    /// The deadlines of its values; `None` until one is written here or the slot has been scanned.
-    deadlines: Option<Box<Deadlines>>,
-}
-
-/// A request waiting for a record to become durable.
-#[derive(Debug)]
-struct Waiter {
-    seq: u64,
-    /// Also waits until every copy is in sync.
-    needs_all: bool,
-    ticket: Ticket,
+    /// The map names no other copy, not even one that is away.
+    is_alone: bool,
 }
 
 /// What has to happen as the result of an acknowledgement.
@@ -141,7 +120,8 @@ impl<B: Bugs> Slot<B> {
         primary.in_sync = small(config.isr.len());
         primary.min_isr = small(cluster_settings.min_isr());
         primary.copies = small(cluster_settings.copies());
-        primary.is_small = config.isr.len() < cluster_settings.min_isr();
+        primary.is_small = cluster_settings.is_small(config.isr.len());
+        primary.is_alone = config.copies().all(|copy| copy == cx.me);
         // IMPORTANT: the next primary may already have been told that its promise was given back; see `reopen`.
         let ask_all = matches!(primary.intake, Intake::Releasing(_));
         primary.intake = Intake::Open;
@@ -374,8 +354,7 @@ impl<B: Bugs> Slot<B> {
         }
         let ticket = waiting.ticket();
         let number = ticket.number();
-        let waiters = &mut primary.active.get_or_insert_default().waiters;
-        waiters.insert_behind(|waiter| waiter.seq <= seq, Waiter { seq, needs_all, ticket });
+        primary.active.get_or_insert_default().wait(Waiter { seq, needs_all, ticket });
         Some(number)
     }
 
@@ -426,16 +405,23 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Drops the tombstones that every copy has passed that counts or is caught up. One that is not will be sent what it
-    /// lacks, and what was purged meanwhile.
+    /// lacks, and what was purged meanwhile. If there is no other copy, all are dropped, durable or not: whoever comes is
+    /// filled.
     fn purge_passed(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
-        let durable = self.log.durable();
+        let (last, durable) = (self.log.last().seq, self.log.durable());
         let Role::Primary(primary) = &self.role else { return };
+        let is_alone = primary.is_alone;
         let is_waited_for = |follower: &&Follower| follower.counts() || follower.progress == Progress::Level;
         let passed = primary.followers.iter().filter(is_waited_for).map(|follower| follower.acked).min();
-        let passed = passed.map_or(durable, |passed| passed.min(durable));
-        if !self.log.has_tombstone(passed) || !self.purge(cx, passed) {
+        let passed = if is_alone { last } else { passed.map_or(durable, |passed| passed.min(durable)) };
+        if !self.log.has_tombstone(passed) {
             return;
         }
+        if is_alone {
+            // IMPORTANT: this node never cuts back to where what it has purged is missing.
+            self.log.drop_tail(cx.tails);
+        }
+        self.purge(cx, passed);
         let Role::Primary(primary) = &self.role else { return };
         for follower in primary.followers.iter().filter(|follower| follower.progress == Progress::Level) {
             follower.outbox.push(Item::Purge { slot: cx.id, seq: passed });
@@ -516,6 +502,7 @@ impl Primary {
             is_small: false,
             is_open: false,
             is_whole: false,
+            is_alone: false,
         }
     }
 
@@ -545,34 +532,7 @@ impl Primary {
 
     /// Abandons all waiters and returns their tickets.
     pub(super) fn take_tickets(&mut self) -> impl Iterator<Item = Ticket> + use<> {
-        self.active.take().into_iter().flat_map(|active| active.waiters).map(|waiter| waiter.ticket)
-    }
-}
-
-impl Active {
-    /// Tells the followers what is durable. A follower that is not caught up yet receives this after what brings it up
-    /// to date.
-    fn tell_durable(&mut self, cx: SlotContext<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
-        self.told = durable;
-        for follower in followers.iter().filter(|follower| follower.progress.takes_records()) {
-            follower.outbox.push(Item::Durable { slot: cx.id, seq: durable });
-            turn.touch(&follower.outbox);
-        }
-    }
-
-    /// Answers the waiters whose records are now durable.
-    fn settle(&mut self, durable: u64, is_complete: bool, turn: &mut Turn) {
-        let reached = |waiter: &Waiter| waiter.seq <= durable;
-        let ready = |waiter: &Waiter| reached(waiter) && (is_complete || !waiter.needs_all);
-        while let Some(waiter) = self.waiters.pop_front_if(|waiter| ready(waiter)) {
-            turn.settle(waiter.ticket);
-        }
-        // Behind a waiter that needs all copies, others may be ready.
-        if self.waiters.front().is_some_and(reached) {
-            let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters).into_iter().partition(ready);
-            self.waiters = waiting.into_iter().collect();
-            ready.into_iter().for_each(|waiter| turn.settle(waiter.ticket));
-        }
+        self.active.take().into_iter().flat_map(|active| active.into_tickets())
     }
 }
 

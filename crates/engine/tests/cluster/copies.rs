@@ -101,6 +101,54 @@ fn a_shorter_timeout_gives_no_slot_away_whose_primary_counts_on_the_longer_one()
 }
 
 #[test]
+fn with_fewer_replicas_a_former_member_has_no_claim_any_more() {
+    let (mut world, _) = led_by_a_alone();
+    world.stop_coordinator();
+    world.wants.replicas = 0;
+    world.start_coordinator(true);
+    world.run(Duration::from_millis(60));
+    // A is suspected when the coordinator has waited for C long enough and goes on.
+    world.cut("A", COORDINATOR);
+    let mut goes_on = false;
+    for _ in 0..100 {
+        world.run(Duration::from_millis(20));
+        let map = world.coordinator.map();
+        let (_, config) = map.slots().next().expect("a slot");
+        goes_on |= map.cluster_settings.replicas == 0;
+        assert!(!goes_on || config.elr.is_empty(), "A alone is enough, and B could lead as well: {config:?}");
+    }
+    assert!(goes_on, "the new settings hold");
+}
+
+/// Also where one copy is all that there should be.
+#[test]
+fn a_name_is_not_given_away_whose_node_serves_alone() {
+    let mut world = World::new();
+    world.wants.replicas = 0;
+    world.start_coordinator(false);
+    ["A", "B", "C"].iter().for_each(|name| world.boot(name));
+    world.run(Duration::from_secs(3));
+    let [primary] = members(&world).try_into().expect("one member");
+    let key = key_of(0);
+    assert_eq!(put(&mut world, &primary, &key, "old"), "OK");
+    let cut_off = world.member(&primary).incarnation.expect("it has joined");
+    world.cut(&primary, COORDINATOR);
+    world.coordinator.session_ended(world.now, cut_off);
+    world.run(Duration::from_secs(1));
+    let unregistered = world.coordinator.unregister(world.now, &addr_of(&primary));
+    assert!(unregistered.is_err(), "it may serve on");
+    let joins = |world: &mut World| {
+        let joined =
+            world.coordinator.join(world.now, addr_of(&primary), None, 1, Ancestors::default(), None).ok()?.incarnation;
+        Some(world.coordinator.handle_message(world.now, joined, NodeMessage::Heartbeat { incarnation: joined }))
+    };
+    while joins(&mut world) != Some(true) {
+        world.run(Duration::from_millis(200));
+    }
+    assert_ne!(world.read_linear(&primary, &key), "old", "another start has its name, and the slot starts anew");
+}
+
+#[test]
 fn a_name_is_not_given_away_whose_node_counts_on_an_answer_it_has_had() {
     let (mut world, key) = led_by_a_alone();
     // A is cut off, and its session ends. A start without its data wants its name.

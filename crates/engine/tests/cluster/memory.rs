@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use engine::memory::{Evict, Usage};
+use engine::node::TICK;
 use proto::level::AckLevel;
 use proto::peer::Change;
 
@@ -268,4 +269,31 @@ fn a_value_for_which_there_is_never_room_evicts_nothing() {
     let refused = put(&mut world, "huge", 100_000);
     assert!(refused.starts_with("refused: Full"), "{refused}");
     assert_eq!(get(&world, "small").map(|value| value.len()), Some(200));
+}
+
+/// What a lone node has deleted or evicted does not take the place of what it stores.
+#[test]
+fn a_node_without_any_other_copy_keeps_no_tombstones() {
+    let mut world = World::new();
+    world.memory = (200_000, Evict::Lru);
+    world.start("A");
+    world.run(Duration::from_secs(3));
+    let write = |world: &mut World, key: &str, change| world.write("A", key, change, AckLevel::Async);
+    for number in 0..1_000 {
+        let key = format!("session{number}");
+        assert_eq!(write(&mut world, &key, Change::Put(b"v")), "OK");
+        write(&mut world, &key, Change::Delete);
+    }
+    world.run(Duration::from_secs(1));
+    let empty = used(&world, "A");
+    assert!(empty < 10_000, "{empty} bytes for no key");
+    for number in 0..10_000 {
+        let said = write(&mut world, &format!("cache{number}"), Change::Put(&[b'v'; 60]));
+        assert_eq!(said, "OK", "key {number}");
+        if number % 1_000 == 0 {
+            world.run(TICK);
+        }
+    }
+    assert!(world.member("A").node.keys() > 1_000);
+    count_is_exact(&world);
 }

@@ -110,8 +110,8 @@ impl Snapshots {
 
     fn expected_bytes(&self, node: &Node, end: Position) -> u64 {
         // All that the log has added may be new. What is stored takes more in memory than in a snapshot; an eighth is
-        // for what is stored beside keys and values. Each record of a tail is there with what it has replaced.
-        let (in_memory, tails) = (node.memory_figures().used, 2 * node.tail_bytes() as u64);
+        // for what is stored beside keys and values. The tails are there as well.
+        let (in_memory, tails) = (node.memory_figures().used, node.tail_bytes() as u64);
         let (at, bytes) = self.made;
         (bytes + (end.0 - at.0)).min(in_memory + in_memory / 8 + tails) + LAST_BYTES
     }

@@ -14,8 +14,7 @@ use crate::world::World;
 
 impl World {
     /// The coordinator publishes a configuration.
-    pub(super) fn check_configuration(&mut self, slot: SlotId, config: &Arc<SlotConfig>) {
-        let min_isr = (self.knobs.replicas as usize).div_ceil(2) + 1;
+    pub(super) fn check_configuration(&mut self, slot: SlotId, config: &Arc<SlotConfig>, min_isr: usize) {
         let mut wrong = None;
         if config.primary.is_some_and(|primary| !config.isr.contains(&primary)) {
             wrong = Some("the primary is not in sync");
