@@ -1,4 +1,4 @@
-//! Decimal numbers as `INCRBYFLOAT` adds them: exactly, with 17 decimal places.
+//! Decimal numbers as `INCRBYFLOAT` adds them: rounded to 17 decimal places, then added exactly.
 //!
 //! Redis adds 80-bit floating-point numbers and shows 17 decimal places. Where the operands and the sum are exact
 //! there, and where they are rounded to those places, the answers are the same; here no digit of a sum is lost.
@@ -18,6 +18,10 @@ const BOUND: i128 = 10i128.pow(21 + DIGITS as u32);
 /// The longest text that is accepted, as in Redis.
 const TEXT_BYTES: usize = 5 * 1024 - 1;
 
+/// With a larger exponent every number that is not zero is too large, and with one below the negative every number is
+/// rounded to zero, however many digits the text has.
+const EXPONENT: i32 = 2 * TEXT_BYTES as i32;
+
 impl Decimal {
     /// Parses a number: a sign, digits with or without a decimal point, an exponent. Digits after the seventeenth
     /// decimal place are rounded. `None` if the text is not a number or the number is too large.
@@ -26,11 +30,7 @@ impl Decimal {
         if text.len() > TEXT_BYTES {
             return None;
         }
-        let (is_negative, text) = match text.split_first()? {
-            (b'-', rest) => (true, rest),
-            (b'+', rest) => (false, rest),
-            _ => (false, text),
-        };
+        let (is_negative, text) = split_sign(text)?;
         let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
             Some(at) => (text.get(..at)?, exponent(text.get(at + 1..)?)?),
             None => (text, 0),
@@ -102,11 +102,23 @@ pub fn integer(text: &[u8]) -> Option<i64> {
     if is_plain { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
 }
 
-/// The text after the `e`.
+/// Whether there is a minus sign, and what follows the sign. `None` if there is no text.
+fn split_sign(text: &[u8]) -> Option<(bool, &[u8])> {
+    Some(match text.split_first()? {
+        (b'-', rest) => (true, rest),
+        (b'+', rest) => (false, rest),
+        _ => (false, text),
+    })
+}
+
+/// The exponent that the text after the `e` names, within [`EXPONENT`].
 fn exponent(text: &[u8]) -> Option<i32> {
-    let exponent: i32 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    // Beyond this range every number is too large or zero.
-    (-1_000..=1_000).contains(&exponent).then_some(exponent)
+    let (is_negative, digits) = split_sign(text)?;
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let size = digits.iter().fold(0, |size, digit| (size * 10 + i32::from(digit - b'0')).min(EXPONENT));
+    Some(if is_negative { -size } else { size })
 }
 
 #[cfg(test)]
@@ -126,9 +138,16 @@ mod tests {
             ("0.000000000000000005", "0", "0.00000000000000001"),
             ("0.000000000000000004", "0", "0"),
             ("1e-1000", "1E+3", "1000"),
+            ("0e99999999", "1e-4950", "0"),
+            ("-0.0E+99999999999999999999", "-1e-99999999999999999999", "0"),
+            ("1e00000000000000000002", "1e-0", "101"),
         ] {
             let sum_of = |a: &str, b: &str| Decimal::parse(a.as_bytes())?.plus(Decimal::parse(b.as_bytes())?);
             assert_eq!(sum_of(a, b).map(|sum| sum.to_string()).as_deref(), Some(sum), "{a} + {b}");
+        }
+        let zeros = "0".repeat(2_000);
+        for small in [format!("0.{zeros}1e2001"), format!("1{zeros}e-2000")] {
+            assert_eq!(Decimal::parse(small.as_bytes()), Decimal::parse(b"1"));
         }
         let most = Decimal::parse(b"999999999999999999999.9").unwrap();
         assert_eq!(most.plus(most), None);
@@ -139,6 +158,9 @@ mod tests {
         for text in
             ["", "-", ".", "e5", "1e", "1 ", " 1", "1.2.3", "0x10", "abc", "1e21", "nan", "inf", "1e99999999999"]
         {
+            assert_eq!(Decimal::parse(text.as_bytes()), None, "{text}");
+        }
+        for text in ["0e", "0e+", "0e+-1", "0e99999999999x"] {
             assert_eq!(Decimal::parse(text.as_bytes()), None, "{text}");
         }
         assert_eq!(Decimal::parse(&[b'0'; TEXT_BYTES + 1]), None);
