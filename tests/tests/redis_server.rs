@@ -76,7 +76,7 @@ fn after_hello_3_answers_are_resp3_and_after_reset_resp2() {
             rest,
             "_\r\n$5\r\nthree\r\n%1\r\n$4\r\nsave\r\n$0\r\n\r\n%0\r\n*1\r\n_\r\n_\r\n:0\r\n\
              *2\r\n*10\r\n$3\r\nttl\r\n:2\r\n~2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n~3\r\n+@keyspace\r\n+@read\r\n+@fast\r\n\
-             *0\r\n*0\r\n*0\r\n_\r\n=4\r\ntxt:\r\n+OK\r\n_\r\n\
+             ~0\r\n~0\r\n~0\r\n_\r\n=4\r\ntxt:\r\n+OK\r\n_\r\n\
              -ERR unknown command 'FOO', with args beginning with: \r\n+RESET\r\n$-1\r\n$-1\r\n+OK\r\n"
         );
     }

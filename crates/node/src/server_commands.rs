@@ -369,7 +369,7 @@ fn encode_info(command: &Command, resp: &mut Resp<'_>) {
     for category in command.categories() {
         resp.simple(category);
     }
-    resp.array(0).array(0).array(0);
+    resp.set(0).set(0).set(0);
 }
 
 /// A command as `COMMAND DOCS` describes it; clients build their hints from it.

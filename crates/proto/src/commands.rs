@@ -53,19 +53,28 @@ impl Command {
         if self.arity < 0 { words >= least } else { words == least }
     }
 
-    /// Its categories, in Redis's terms.
+    /// Its categories, in Redis's terms and order.
     pub fn categories(&self) -> impl Iterator<Item = &'static str> + Clone {
         let has = |flag| self.flags.contains(&flag);
-        let group = match self.group {
-            "string" => Some("@string"),
-            "connection" => Some("@connection"),
-            "generic" => Some("@keyspace"),
-            _ => None,
+        let group = match (self.name, self.group) {
+            // Only their subcommands are in a group.
+            ("client" | "object", _) => "",
+            ("command" | "wait", _) => "connection",
+            ("dbsize" | "flushall" | "flushdb", _) => "generic",
+            (_, group) => group,
         };
-        let speed = if has("fast") { "@fast" } else { "@slow" };
-        let access = [("readonly", "@read"), ("write", "@write")];
-        let access = access.map(|(flag, category)| has(flag).then_some(category));
-        group.into_iter().chain(access.into_iter().flatten()).chain([speed])
+        let all = [
+            ("@keyspace", group == "generic"),
+            ("@read", has("readonly")),
+            ("@write", has("write")),
+            ("@string", group == "string"),
+            ("@admin", self.name == "role"),
+            ("@fast", has("fast")),
+            ("@slow", !has("fast")),
+            ("@dangerous", matches!(self.name, "flushall" | "flushdb" | "info" | "keys" | "role")),
+            ("@connection", group == "connection"),
+        ];
+        all.into_iter().filter_map(|(category, is_in)| is_in.then_some(category))
     }
 }
 
@@ -251,10 +260,28 @@ mod tests {
     }
 
     #[test]
-    fn categories_are_made_of_flags_and_group() {
-        let of = |name: &[u8]| Command::named(name).unwrap().categories().collect::<Vec<_>>();
-        assert_eq!(of(b"get"), ["@string", "@read", "@fast"]);
-        assert_eq!(of(b"del"), ["@keyspace", "@write", "@slow"]);
-        assert_eq!(of(b"ping"), ["@connection", "@fast"]);
+    fn categories_are_those_of_redis() {
+        for (name, categories) in [
+            ("get", "@read @string @fast"),
+            ("set", "@write @string @slow"),
+            ("del", "@keyspace @write @slow"),
+            ("ping", "@fast @connection"),
+            ("keys", "@keyspace @read @slow @dangerous"),
+            ("dbsize", "@keyspace @read @fast"),
+            ("flushall", "@keyspace @write @slow @dangerous"),
+            ("flushdb", "@keyspace @write @slow @dangerous"),
+            ("info", "@slow @dangerous"),
+            ("role", "@admin @fast @dangerous"),
+            ("wait", "@slow @connection"),
+            ("command", "@slow @connection"),
+            ("client", "@slow"),
+            ("config", "@slow"),
+            ("memory", "@slow"),
+            ("object", "@slow"),
+            ("time", "@fast"),
+        ] {
+            let of = Command::named(name.as_bytes()).unwrap().categories().collect::<Vec<_>>();
+            assert_eq!(of.join(" "), categories, "{name}");
+        }
     }
 }
