@@ -214,17 +214,30 @@ fn info_and_dbsize_tell_true_figures() {
     cluster.store(0, "size", 100, "");
     let mut node = cluster.connect(1);
     assert_eq!(node.call(&["DBSIZE"]), Reply::Number(100));
+    // Both nodes have all keys, whichever leads them.
+    for key in ["size:0", "size:1", "size:2"] {
+        assert_eq!(node.call(&["EXPIRE", key, "1000"]), Reply::Number(1));
+    }
+    assert_eq!(node.call(&["WAIT", "1", "10000"]), Reply::Number(1));
     let figures = |node: &mut Connection| text(node, &["INFO"]);
     let all = figures(&mut node);
     for section in ["Server", "Clients", "Memory", "Persistence", "Stats", "Replication", "Keyspace"] {
         assert!(all.contains(&format!("# {section}\r\n")), "{section} in {all}");
     }
-    for line in ["redis_version:7.0.15", "connected_clients:1", "role:master", "rejected_connections:0", "db0:keys=100"]
-    {
+    for line in [
+        "redis_version:7.0.15",
+        "connected_clients:1",
+        "role:master",
+        "rejected_connections:0",
+        "db0:keys=100,expires=3,avg_ttl=0",
+    ] {
         assert!(all.contains(&format!("{line}\r\n")), "{line} in {all}");
     }
     let port = cluster.node(1).port;
     assert!(all.contains(&format!("tcp_port:{port}\r\n")));
+    // A single replica is the one that lags most.
+    let replica = format!("\nslave0:ip=127.0.0.1,port={},state=online,offset=0,lag=", cluster.node(0).port);
+    assert!(all.contains(&replica) && all.contains("\nmaster_repl_offset:"), "{all}");
     let only = text(&mut node, &["INFO", "keyspace", "SERVER"]);
     assert!(only.starts_with("# Server\r\n") && only.contains("\r\n\r\n# Keyspace\r\n"), "{only}");
     assert_eq!(only.matches("# ").count(), 2);

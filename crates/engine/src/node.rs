@@ -425,6 +425,12 @@ impl<B: Bugs> Node<B> {
         self.bits.slots().map(|slot| self.slot(slot).keys()).sum()
     }
 
+    /// How many of them have a deadline.
+    #[must_use]
+    pub fn expiring(&self) -> usize {
+        self.bits.slots().map(|slot| self.slot(slot).expiring()).sum()
+    }
+
     /// How many slots this node leads.
     #[must_use]
     pub fn slots_led(&self) -> usize {

@@ -7,6 +7,8 @@
 //! A full queue is dropped whole and accepts nothing more until [`crate::node::Node`] has marked the replica behind in
 //! every slot: a slow replica costs a bounded amount of memory, and costs clients nothing.
 
+mod contents;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +17,7 @@ use std::time::Duration;
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::limits;
-use proto::peer::{Identity, LinkMessage, Terms};
+use proto::peer::{LinkMessage, Terms};
 use proto::session::Filling;
 use proto::slot::SlotId;
 
@@ -23,6 +25,8 @@ use crate::completions::Completion;
 use crate::peers::LEASE;
 use crate::record::Record;
 use crate::time::Timestamp;
+
+pub use contents::Contents;
 
 /// How much may wait for one replica, in bytes of records: four of the longest values.
 pub const OUTBOX_BYTES: usize = 4 * (limits::KEY_BYTES + limits::VALUE_BYTES);
@@ -123,23 +127,6 @@ pub struct Align {
     pub stamp: Stamp,
     /// The replica's copy differs and is to be refilled.
     pub refill: bool,
-}
-
-/// Everything a slot holds up to a record.
-#[derive(Debug, Default)]
-pub struct Contents {
-    /// The record.
-    pub last: Version,
-    /// The durable mark.
-    pub durable: u64,
-    /// The number up to which tombstones may be missing.
-    pub purged: u64,
-    /// The terms of the log.
-    pub terms: Terms,
-    /// The newest record of each key.
-    pub records: Vec<Record>,
-    /// Which client writes are settled, by client and number.
-    pub completions: Vec<(Box<[u8]>, u64, Completion)>,
 }
 
 /// What an acknowledgement covers, if somebody waits for it.
@@ -323,6 +310,16 @@ impl Outbox {
     pub fn propose_removal(&self, now: Timestamp) -> bool {
         self.heard.store(now.0, Ordering::Relaxed);
         !self.removal_proposed.swap(true, Ordering::Relaxed)
+    }
+
+    /// When the last beat that the replica has answered was sent; before the first answer, as [`Outbox::last_heard`],
+    /// which also begins anew with each proposal to remove the replica.
+    #[must_use]
+    pub fn last_answer(&self) -> Timestamp {
+        match self.granted.load(Ordering::Relaxed) {
+            0 => self.last_heard(),
+            sent => Timestamp(sent),
+        }
     }
 
     /// When the replica was last heard from.
@@ -573,28 +570,17 @@ impl Item {
     }
 }
 
-impl Contents {
-    fn encode(&self, slot: SlotId, epoch: Epoch, stamp: Stamp, out: &mut Vec<u8>) {
-        LinkMessage::Fill {
-            slot,
-            epoch,
-            stamp: stamp.0,
-            last: self.last,
-            durable: self.durable,
-            purged: self.purged,
-            entries: self.records.len() as u64,
-            completions: self.completions.len() as u64,
-            terms: self.terms.clone(),
-        }
-        .encode(out);
-        for record in &self.records {
-            let (version, key, effect) = (record.version(), record.key(), record.effect());
-            LinkMessage::Entry { version, key, effect }.encode(out);
-        }
-        for (client, seq, Completion { version, found, reply }) in &self.completions {
-            let identity = Identity { client, seq: *seq };
-            let reply = reply.as_deref().unwrap_or_default();
-            LinkMessage::Completed { identity, version: *version, found: *found, reply }.encode(out);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_replica_stays_unanswering_however_often_its_removal_is_proposed() {
+        let replica = NodeAddr::new("h", 1).unwrap();
+        let outbox = Outbox::new(Timestamp(5), Incarnation(2), replica, OUTBOX_ITEMS);
+        assert_eq!(outbox.last_answer(), Timestamp(5));
+        outbox.grant(Timestamp(12), Timestamp(10));
+        outbox.propose_removal(Timestamp(1_000));
+        assert_eq!((outbox.last_answer(), outbox.last_heard()), (Timestamp(10), Timestamp(1_000)));
     }
 }

@@ -186,6 +186,12 @@ impl<B: Bugs> Slot<B> {
         self.table.keys()
     }
 
+    /// How many of them have a deadline.
+    #[must_use]
+    pub fn expiring(&self) -> usize {
+        self.table.expiring()
+    }
+
     /// Every record in the table, including tombstones, in no particular order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.table.records()

@@ -1,11 +1,13 @@
 //! What a node reports about itself in Redis's terms: `INFO` in the array encoding, and `CONFIG GET`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::losses::Losses;
 use engine::memory::MemoryFigures;
+use engine::outbox::{Lag, Outbox};
 use net::connection::CUT_OFF_AFTER;
 use net::listener::{KEEPALIVE, Shared};
 use password::Password;
@@ -144,32 +146,46 @@ fn stats(driver: &Driver, clients: &Clients, text: &mut String) {
 
 fn replication(driver: &Driver, text: &mut String) {
     let (node, lag) = (driver.node(), driver.node().lag());
-    let outboxes = node.outboxes();
+    let (offset, replicas) = self::replicas(driver);
+    let now = driver.clock().now();
     line(text, format_args!("role:master"));
-    line(text, format_args!("connected_slaves:{}", outboxes.len()));
-    for (at, outbox) in outboxes.iter().enumerate() {
-        let (addr, lag) = (&outbox.addr, outbox.lag());
+    line(text, format_args!("connected_slaves:{}", replicas.len()));
+    for (at, (outbox, lag)) in replicas.iter().enumerate() {
+        let addr = &outbox.addr;
         line(
             text,
             format_args!(
-                "slave{at}:ip={},port={},state=online,lag_messages={},lag_bytes={}",
+                "slave{at}:ip={},port={},state=online,offset={},lag={},lag_messages={},lag_bytes={}",
                 addr.host(),
                 addr.port(),
+                offset - lag.items,
+                (now - outbox.last_answer()).as_secs(),
                 lag.items,
                 lag.bytes
             ),
         );
     }
+    line(text, format_args!("master_repl_offset:{offset}"));
     line(text, format_args!("slots_led:{}", node.slots_led()));
     line(text, format_args!("lag_messages:{}", lag.items));
     line(text, format_args!("lag_bytes:{}", lag.bytes));
     line(text, format_args!("losses:{}", node.losses(Losses::count)));
 }
 
+/// The offset of this node as a master, and its replicas. A replica's offset is below the master's by the number of
+/// messages that it has not acknowledged; the replica with the most is at 0.
+#[must_use]
+pub(crate) fn replicas(driver: &Driver) -> (usize, Vec<(Arc<Outbox>, Lag)>) {
+    let outboxes = driver.node().outboxes().into_iter();
+    let replicas: Vec<_> = outboxes.map(|outbox| (Arc::clone(&outbox), outbox.lag())).collect();
+    (replicas.iter().map(|(_, lag)| lag.items).max().unwrap_or(0), replicas)
+}
+
+/// As in Redis, the average time to live is 0 where no times were sampled.
 fn keyspace(driver: &Driver, text: &mut String) {
     match driver.node().keys() {
         0 => {}
-        keys => line(text, format_args!("db0:keys={keys}")),
+        keys => line(text, format_args!("db0:keys={keys},expires={},avg_ttl=0", driver.node().expiring())),
     }
 }
 

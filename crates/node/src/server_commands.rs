@@ -278,16 +278,13 @@ fn set(details: &mut Details, command: ClientCommand<'_>) {
     }
 }
 
-/// A node presents itself as a master with its replicas. A replica's offset is below the master's by the number of
-/// messages that it has not acknowledged; the replica with the most is at 0.
+/// A node presents itself as a master with its replicas.
 fn role(driver: &Driver, resp: &mut Resp<'_>) {
-    let outboxes = driver.node().outboxes();
-    let lags: Vec<usize> = outboxes.iter().map(|outbox| outbox.lag().items).collect();
-    let most = lags.iter().copied().max().unwrap_or(0);
-    resp.array(3).bulk("master").number(number(most as u64)).array(outboxes.len());
-    for (outbox, lag) in outboxes.iter().zip(lags) {
+    let (offset, replicas) = info::replicas(driver);
+    resp.array(3).bulk("master").number(number(offset as u64)).array(replicas.len());
+    for (outbox, lag) in replicas {
         let addr = &outbox.addr;
-        resp.array(3).bulk(addr.host()).bulk(addr.port().to_string()).bulk((most - lag).to_string());
+        resp.array(3).bulk(addr.host()).bulk(addr.port().to_string()).bulk((offset - lag.items).to_string());
     }
 }
 
