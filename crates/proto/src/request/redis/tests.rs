@@ -110,10 +110,8 @@ fn only_a_write_of_one_key_has_an_identity() {
         let write = Write { identity, ..Write::new(b"k", Change::Modify(Modify::Increment(1))) };
         assert_eq!(parsed, Ok(NodeRequest::Write(write)));
     });
-    for text in
-        ["ONCE me 7 GET k", "ONCE me 7 DEL a b", "ONCE me 7 FOO", "ONCE me 7 TTL k", "ONCE me 7 ONCE me 7 SET k v"]
-    {
-        refused(text, "Invalid ONCE format");
+    for text in ["GET k", "DEL a b", "FOO", "TTL k", "ONCE me 7 SET k v", "EXISTS k", "TOUCH k", "GETEX k"] {
+        refused(&format!("ONCE me 7 {text}"), "Invalid ONCE format");
     }
     refused("ONCE me 7 INCR", "ERR wrong number of arguments for 'incr' command");
 }
