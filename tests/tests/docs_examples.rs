@@ -72,6 +72,10 @@ fn may_be_left(answer: &str, shown: &str, elapsed: Duration) -> bool {
 impl Example {
     fn play(&self) {
         let cluster = Setup { nodes: self.nodes, ..Setup::default() }.start();
+        if self.nodes >= 3 {
+            // While several clusters start at once, a replica may have been too slow to stay in sync.
+            assert_eq!(Connection::open(&cluster.coordinator.addr).ask("WAIT_HEALTHY"), "OK");
+        }
         let addr = if self.at_coordinator { &cluster.coordinator.addr } else { &cluster.node(0).addr };
         let mut connection = Connection::open(addr);
         let begun = Instant::now();
