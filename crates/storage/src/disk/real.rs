@@ -40,9 +40,27 @@ impl RealDisk {
 #[derive(Debug)]
 struct RealFile(File);
 
-/// The lock belongs to the open file and ends with it.
+/// The lock belongs to the open files and ends with them.
 #[derive(Debug)]
-struct RealLock(#[expect(dead_code, reason = "held, never used")] File);
+struct RealLock(#[expect(dead_code, reason = "held, never used")] Vec<File>);
+
+/// Locks the directory of a lock file as well: somebody may remove that file. `None` if another process has locked it.
+/// Not every file system can.
+#[cfg(unix)]
+fn lock_above(file: &Path) -> io::Result<Option<Vec<File>>> {
+    let directory = File::open(file.parent().unwrap_or(Path::new(".")))?;
+    match directory.try_lock() {
+        Ok(()) => Ok(Some(vec![directory])),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(_)) => Ok(Some(Vec::new())),
+    }
+}
+
+/// Windows cannot open a directory as a file.
+#[cfg(not(unix))]
+fn lock_above(_: &Path) -> io::Result<Option<Vec<File>>> {
+    Ok(Some(Vec::new()))
+}
 
 impl Disk for RealDisk {
     fn create_directory(&self, directory: &Path) -> io::Result<()> {
@@ -116,10 +134,13 @@ impl Disk for RealDisk {
     fn lock(&self, file: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {
         let opened = File::options().read(true).write(true).create(true).truncate(false).open(file)?;
         match opened.try_lock() {
-            Ok(()) => Ok(Some(Box::new(RealLock(opened)))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
+        let Some(mut locked) = lock_above(file)? else { return Ok(None) };
+        locked.push(opened);
+        Ok(Some(Box::new(RealLock(locked))))
     }
 
     fn boot_id(&self) -> Option<String> {

@@ -45,6 +45,10 @@ fn a_second_one_is_refused_a_check_too() {
     let opened = open(temporary.path()).expect("it is new");
     assert!(matches!(open(temporary.path()), Err(OpenError::InUse { .. })));
     assert!(matches!(check(&RealDisk::default(), temporary.path(), &mut |_| Ok(())), Err(OpenError::InUse { .. })));
+    if cfg!(unix) {
+        std::fs::remove_file(temporary.path().join("lock")).expect("it is there");
+        assert!(matches!(open(temporary.path()), Err(OpenError::InUse { .. })), "whoever took it for a stale one");
+    }
     drop(opened);
     assert!(check(&RealDisk::default(), temporary.path(), &mut |_| Ok(())).expect("nobody has it").is_sound());
 }
