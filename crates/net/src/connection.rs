@@ -123,7 +123,7 @@ pub trait Session: Send {
         None
     }
 
-    /// Called once the answers of a batch are written, so that the session can wake others.
+    /// Called once the answers of a batch are written, or cannot be, so that the session can wake others.
     fn answered(&mut self);
 }
 
@@ -317,9 +317,13 @@ impl Connection {
         let mut share = Share::new(shared);
         loop {
             let Self { reader, stream, output, .. } = self;
-            go_on(reader, session, &mut stopped, stream, output).await?;
-            self.deliver(session, &mut stopped, &mut share).await?;
+            let delivered = match go_on(reader, session, &mut stopped, stream, output).await {
+                Ok(()) => self.deliver(session, &mut stopped, &mut share).await,
+                gone => gone,
+            };
+            // Also if the client is gone: what was carried out is for others as well.
             session.answered();
+            delivered?;
             match stopped {
                 _ if session.is_half_settled() => continue,
                 Stopped::Handler(Flow::Next | Flow::Settle) => continue,
