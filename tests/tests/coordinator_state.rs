@@ -82,6 +82,37 @@ fn a_coordinator_with_an_older_state_goes_on_from_what_the_nodes_know() {
 }
 
 #[test]
+fn a_coordinator_with_an_older_state_says_which_nodes_that_have_left_it_waits_for_until_it_is_to_forget_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = Some(directory.path().to_owned());
+    let mut cluster = Setup { nodes: 4, data_dir, heartbeat_timeout: "1s", ..Setup::default() }.start();
+    cluster.store(0, "older", 200, "");
+    let state = directory.path().join("coordinator.state");
+    let older = std::fs::read(&state).unwrap();
+    let left = cluster.node(3).addr.clone();
+    let answer = Connection::open(&cluster.coordinator.addr).ask(&format!("DECOMMISSION {left}"));
+    assert!(answer.starts_with("OK "), "{answer}");
+    cluster.node_mut(3).process.wait_for_end(3 * SOON);
+    cluster.wait_until_settled();
+    let before = cluster.map();
+
+    cluster.coordinator.process.kill();
+    std::fs::write(&state, older).unwrap();
+    cluster.start_coordinator_again();
+    let said = format!("promoted until {left} have reported; start them, or FORGET");
+    cluster.coordinator.process.says_on_stderr(&said);
+    let mut coordinator = Connection::open(&cluster.coordinator.addr);
+    let info = coordinator.ask("INFO");
+    let knows = format!(" map={} cluster={} ", before.version.0, before.cluster);
+    assert!(info.contains(&knows) && info.ends_with(&format!(" waiting_for={left}")), "{knows}: {info}");
+    let status = coordinator.ask_lines("STATUS");
+    assert!(status[0].contains(&format!("waiting for {left} to report")) && status[0].contains("FORGET"), "{status:?}");
+    assert_eq!(coordinator.ask(&format!("FORGET {left}")), format!("OK Node {left} is not waited for"));
+    cluster.wait_until_settled();
+    cluster.has(0, "older", 200, "");
+}
+
+#[test]
 fn every_request_succeeds_while_the_coordinator_is_away_and_no_node_fails() {
     let directory = tempfile::tempdir().unwrap();
     let mut cluster = Setup {

@@ -307,7 +307,7 @@ fn log(event: &Event) {
         Event::Suspected(addr) => tracing::warn!("node {addr} is silent and its replicas report it: failing over"),
         Event::Awaiting(nodes) => tracing::warn!(
             "taking over the state from the nodes: no replica is promoted until {} have reported; start them, or \
-             FORGET host:port",
+             FORGET host:port those that are gone for good",
             listed(nodes)
         ),
         Event::Forgotten(addr) => tracing::warn!("no longer waiting for node {addr}, as requested by an operator"),
@@ -325,7 +325,8 @@ fn log(event: &Event) {
         Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
         Event::Outdated { known, held } => tracing::error!(
             "this coordinator was started with an outdated state: a node knows of later changes (map version {} here, \
-             {} on the node); continuing from what the nodes have",
+             {} on the node); continuing from what the nodes have, once all that are named there or here have \
+             reported: FORGET host:port those that were decommissioned since",
             known.0,
             held.0
         ),

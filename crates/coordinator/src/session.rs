@@ -248,10 +248,9 @@ impl ClientSession<'_> {
     fn info(&self) -> Response<'static> {
         let addr = self.driver.addr();
         self.driver.with(|coordinator, _| {
-            let (nodes, map) = (coordinator.nodes().count(), coordinator.map());
-            let (cluster, version) = (&map.cluster, map.version.0);
             // What nodes go by, also while their map is being taken over.
-            let known = coordinator.known_map().cluster_settings;
+            let (nodes, map) = (coordinator.nodes().count(), coordinator.known_map());
+            let (cluster, version, levels) = (&map.cluster, map.version.0, map.cluster_settings);
             let awaited = coordinator.awaited();
             let awaited = list(awaited.iter());
             let leaving = list(coordinator.leaving().map(|(addr, _)| addr));
@@ -259,8 +258,8 @@ impl ClientSession<'_> {
             Response::Text(format!(
                 "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
                  leaving={leaving} away={away} unproven_promotions={} waiting_for={awaited}",
-                known.ack,
-                known.read,
+                levels.ack,
+                levels.read,
                 coordinator.unproven_promotions()
             ))
         })

@@ -121,6 +121,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     reborn_grace: Timestamp,
     /// While a map is taken over: who is named in any map that was brought and has not reported what it knows.
     awaited: BTreeMap<Incarnation, NodeAddr>,
+    /// When to report who of these is still missing.
+    report_awaited_at: Option<Timestamp>,
     /// This start and earlier ones that continued from a state, oldest first.
     starts: Vec<Start>,
     /// By slot, when it last got a primary or an in-sync set that quorum writes may rely on: the version of the map.
@@ -201,6 +203,7 @@ impl<B: Bugs> Coordinator<B> {
             unproven_promotions: 0,
             reborn_grace: Timestamp::default(),
             awaited: BTreeMap::new(),
+            report_awaited_at: None,
             starts: Vec::new(),
             relied_on: vec![MapVersion(0); settings.bits.count()],
             own: None,
@@ -298,10 +301,20 @@ impl<B: Bugs> Coordinator<B> {
         let settled = self.awaits_settling.then_some(self.settled_at);
         let grace = Some(self.reborn_grace).filter(|grace| *grace > self.suspicion.last_call());
         let suspicion = self.suspicion.next_check(&self.registry);
-        [phase, promotion, retry, settled, grace, suspicion, self.replan_at, self.next_replacement()]
-            .into_iter()
-            .flatten()
-            .fold(self.registry.next_check(), Timestamp::min)
+        [
+            phase,
+            promotion,
+            retry,
+            settled,
+            grace,
+            suspicion,
+            self.replan_at,
+            self.report_awaited_at,
+            self.next_replacement(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.registry.next_check(), Timestamp::min)
     }
 
     /// Tells the coordinator that time has passed.
@@ -339,6 +352,9 @@ impl<B: Bugs> Coordinator<B> {
             Phase::Restored(until) if now < until && !self.all_have_told() => {}
             Phase::Restored(_) => self.go_on(now),
             Phase::Recovering | Phase::Serving => {}
+        }
+        if self.report_awaited_at.take_if(|at| now >= *at).is_some() && !self.awaited.is_empty() {
+            self.event(Event::Awaiting(self.awaited()));
         }
         let knows_enough = self.awaited.is_empty() || self.bugs.plants(Bug::CoordinatorGuesses);
         if self.phase == Phase::Recovering && knows_enough && now >= self.counted_on_until {

@@ -244,7 +244,8 @@ impl Status {
             Stage::Gathering => return format!("{nodes} nodes have joined, others may follow in a moment"),
             Stage::Awaiting(awaited) => {
                 return format!(
-                    "taking over the state from the nodes; waiting for {} to report: start them, or FORGET host:port",
+                    "taking over the state from the nodes; waiting for {} to report: start them, or FORGET host:port \
+                     those that are gone for good",
                     names(awaited)
                 );
             }

@@ -133,6 +133,8 @@ impl<B: Bugs> Coordinator<B> {
             self.registry.remove(&addr);
             self.goes_away(now, &addr, false);
         }
+        // IMPORTANT: also those that only the outdated map names, whether or not they have left since: one of them may
+        // have led in a later map than anybody present knows, after others were given up. Only an operator can tell.
         let named = [&self.map, &held].into_iter().flat_map(ClusterMap::members);
         let named: Vec<_> = named.map(|(incarnation, member)| (incarnation, member.addr.clone())).collect();
         // IMPORTANT: a primary with too few copies in sync counts on this coordinator's answers to go on serving, in a role
@@ -151,6 +153,8 @@ impl<B: Bugs> Coordinator<B> {
         }
         self.own = Some(self.map.clone());
         self.recover(now, held, named.into_iter());
+        // Its nodes have not had the time to report yet.
+        self.report_awaited_at = Some(now + GATHERING);
     }
 
     /// Whether a start has reported what it knows. An address registered by hand need not run any of our programs.
@@ -173,6 +177,7 @@ impl<B: Bugs> Coordinator<B> {
             }
         }
         self.recover(now, chosen.map, chosen.named.into_iter());
+        self.report_awaited_at = Some(now);
     }
 
     /// Takes a map over, and changes nothing until all these nodes have reported what they know.
@@ -180,9 +185,6 @@ impl<B: Bugs> Coordinator<B> {
         self.phase = Phase::Recovering;
         self.take_over(now, held);
         self.await_all(named);
-        if !self.awaited.is_empty() {
-            self.event(Event::Awaiting(self.awaited()));
-        }
     }
 
     /// Waits until these have reported what they know, unless they already have.
