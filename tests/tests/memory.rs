@@ -10,6 +10,10 @@ use e2e::wait::{SOON, ensure, eventually};
 
 const LIMIT: u64 = 1_000_000;
 
+/// What `STATUS` says of a node.
+const NO_MEMORY: &str =
+    " has no memory left, and writes have just been refused for it: DELETE keys or raise its --max-memory";
+
 fn figure(cluster: &Cluster, index: usize, name: &str) -> u64 {
     let info = cluster.info(index);
     info.get(name).and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("INFO has no {name}: {info:?}"))
@@ -83,10 +87,9 @@ fn at_the_limit_writes_that_need_more_are_refused_and_everything_else_goes_on() 
         assert_eq!(node.insist(&format!("PERSIST {}", stored[1])), "OK 1");
     }
     let mut coordinator = Connection::open(&cluster.coordinator.addr);
-    let said = "has just refused writes for lack of memory: DELETE keys or raise --max-memory";
     eventually("STATUS names the nodes", SOON, || {
         let lines = coordinator.ask_lines("STATUS");
-        let named = lines.iter().filter(|line| line.starts_with("node ") && line.ends_with(said)).count();
+        let named = lines.iter().filter(|line| line.starts_with("node ") && line.contains(NO_MEMORY)).count();
         ensure(named > 0 && lines[0].starts_with("OK Status healthy: "), || format!("{lines:#?}"))
     });
     let ended = client::command(cluster.coordinator.port, &format!("PUT {new} {}", value(1_000)), &[]);
@@ -124,8 +127,25 @@ fn a_smaller_node_has_its_primaries_refuse_for_it() {
     let mut connection = cluster.connect_at(0, "quorum", "linear");
     let (stored, refused) = fill(&mut connection, "small");
     assert!(stored.len() > 400 && refused.starts_with("ERROR FULL the "), "{} keys, {refused}", stored.len());
-    assert!(refused.contains(&cluster.node(2).addr), "it is the third node that has no room: {refused}");
+    let third = &cluster.node(2).addr;
+    assert!(refused.contains(third), "it is the third node that has no room: {refused}");
     assert_eq!(figure(&cluster, 0, "max_memory"), 0);
+    // Whoever has refused a write says on whose behalf, and so does the coordinator.
+    for index in [0, 1] {
+        let mut node = cluster.connect_at(index, "quorum", "linear");
+        let keys = cluster.keys_led_by(index, "refused", 100);
+        let mut answers = keys.iter().map(|key| node.insist(&format!("PUT {key} {}", value(1_000))));
+        let refused = answers.find(|answer| answer != "OK").expect("no key too many");
+        assert!(refused.starts_with("ERROR FULL ") && refused.contains(third), "{refused}");
+        let said = format!(" writes for lack of memory on replica {third}, which is over its --max-memory");
+        cluster.node(index).process.says_on_stderr(&said);
+    }
+    let mut coordinator = Connection::open(&cluster.coordinator.addr);
+    eventually("STATUS names the third node and no other", SOON, || {
+        let lines = coordinator.ask_lines("STATUS");
+        let named: Vec<_> = lines.iter().filter(|line| line.contains("memory")).collect();
+        ensure(named == [&format!("node {third}{NO_MEMORY}")], || format!("{lines:#?}"))
+    });
 }
 
 fn absent(connection: &mut Connection, keys: &[String]) -> Vec<String> {

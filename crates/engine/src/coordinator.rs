@@ -153,8 +153,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     away: BTreeMap<NodeAddr, Timestamp>,
     /// Nodes that report a full disk.
     full: BTreeSet<Incarnation>,
-    /// Nodes that report having just refused writes for lack of memory.
-    short_of_memory: BTreeSet<Incarnation>,
+    /// By the node that reports it: who lacks the memory for which it has just refused writes.
+    short_of_memory: BTreeMap<Incarnation, Vec<Incarnation>>,
     /// Nodes that report being about to stop.
     stopping: BTreeSet<Incarnation>,
     /// Nodes that slots wait for because their other copies are here without proof of their data.
@@ -218,7 +218,7 @@ impl<B: Bugs> Coordinator<B> {
             with_data: BTreeSet::new(),
             away: BTreeMap::new(),
             full: BTreeSet::new(),
-            short_of_memory: BTreeSet::new(),
+            short_of_memory: BTreeMap::new(),
             stopping: BTreeSet::new(),
             awaited_by_unproven: BTreeSet::new(),
             suspicion: Suspicion::default(),

@@ -83,15 +83,17 @@ pub enum Event {
     Unresponsive(NodeAddr, usize),
     /// The hand-over of this many slots timed out.
     HandOverTimedOut(usize),
-    /// Writes were refused that need more memory than there is here or at a replica.
+    /// Writes were refused that need more memory than there is here.
     MemoryFull {
         /// How much memory the keys take here, in bytes.
         used: u64,
-        /// How much they may take; 0: no limit.
+        /// How much they may take.
         limit: u64,
         /// How many writes have been refused since the last such event.
         refused: u64,
     },
+    /// So many writes were refused that need more memory than there is at a replica.
+    ReplicaMemoryFull(NodeAddr, u64),
     /// A replica's copy of a slot differed from this one at a record. It is being refilled.
     Differs(SlotId, NodeAddr, Version),
 }

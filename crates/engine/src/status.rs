@@ -135,7 +135,7 @@ pub struct Status {
     pub away: Vec<(NodeAddr, Duration)>,
     /// Nodes with a full disk.
     pub full: Vec<NodeAddr>,
-    /// Nodes that have just refused writes for lack of memory.
+    /// Nodes that lack the memory for which they or their primaries have just refused writes.
     pub short_of_memory: Vec<NodeAddr>,
     /// The nodes being filled.
     pub fills: Vec<Fill>,
@@ -220,7 +220,10 @@ impl Status {
         });
         push_some(&mut lines, full.collect());
         let short = self.short_of_memory.iter().map(|node| {
-            format!("node {node} has just refused writes for lack of memory: DELETE keys or raise --max-memory")
+            format!(
+                "node {node} has no memory left, and writes have just been refused for it: DELETE keys or raise its \
+                 --max-memory"
+            )
         });
         push_some(&mut lines, short.collect());
         lines

@@ -444,6 +444,12 @@ impl Driver {
                          {limit}; DELETE keys, raise --max-memory or start another node"
                     );
                 }
+                Event::ReplicaMemoryFull(replica, refused) => {
+                    tracing::warn!(
+                        "refused {refused} writes for lack of memory on replica {replica}, which is over its \
+                         --max-memory; DELETE keys, raise it or start another node"
+                    );
+                }
                 Event::Differs(slot, replica, at) => {
                     tracing::error!(
                         "the copy of slot {} on {replica} differs from this one at record {at}: refilling it from \

@@ -39,9 +39,6 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// A coordinator that answers no heartbeat for this long is reconnected to.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// For how long after its last refusal a node counts as refusing writes for lack of memory.
-const REFUSING: Duration = Duration::from_secs(60);
-
 /// While this many messages wait for the disk, no further proposals are taken from the node's state machine.
 const HELD: usize = 16;
 
@@ -202,12 +199,8 @@ struct Membership {
     told_full: bool,
     /// This session's coordinator has been told of fills that this node is making.
     told_of_fills: bool,
-    /// How many writes this node has refused for lack of memory.
-    refused_writes: u64,
-    /// When that number was last seen to grow.
-    refused_at: Option<Instant>,
-    /// This session's coordinator knows that this node lacks memory.
-    told_of_memory: bool,
+    /// The nodes of which this session's coordinator knows that they lack memory.
+    told_of_memory: Vec<Incarnation>,
     /// This node was told to delete its data. It applies no more maps.
     dismissed: bool,
     disk_watch: DiskWatch,
@@ -245,9 +238,7 @@ impl Membership {
             awaits_admission: false,
             told_full: false,
             told_of_fills: false,
-            refused_writes: 0,
-            refused_at: None,
-            told_of_memory: false,
+            told_of_memory: Vec::new(),
             dismissed: false,
             disk_watch: DiskWatch::default(),
             pause: FIRST_PAUSE,
@@ -278,7 +269,8 @@ impl Membership {
         self.join(&mut connection.output);
         self.beats.clear();
         self.held.clear();
-        (self.told_full, self.told_of_fills, self.told_of_memory) = (false, false, false);
+        (self.told_full, self.told_of_fills) = (false, false);
+        self.told_of_memory.clear();
         let mut beats = interval(self.settings.heartbeat_interval);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
@@ -362,16 +354,12 @@ impl Membership {
         self.told_of_fills = makes_any;
     }
 
-    /// Reports, when that has changed, whether this node has just refused writes for lack of memory.
+    /// Reports, when that has changed, who lacks the memory for which this node has just refused writes.
     fn tell_memory(&mut self, out: &mut Vec<u8>) {
-        let refused = self.driver.node().memory_figures().refused;
-        if refused > self.refused_writes {
-            (self.refused_writes, self.refused_at) = (refused, Some(Instant::now()));
-        }
-        let is_short = self.refused_at.is_some_and(|at| at.elapsed() < REFUSING);
-        if is_short != self.told_of_memory {
-            self.told_of_memory = is_short;
-            NodeMessage::Memory { is_short }.encode(out);
+        let short = self.driver.node().short_of_memory(self.driver.clock().now());
+        if short != self.told_of_memory {
+            self.told_of_memory.clone_from(&short);
+            NodeMessage::Memory { short }.encode(out);
         }
     }
 

@@ -128,10 +128,10 @@ pub enum NodeMessage {
     Full,
     /// `ROOM`: the node has room again.
     Room,
-    /// `MEMORY short|enough`: whether the node has just refused writes for lack of memory. For people only.
+    /// `MEMORY node...`: the nodes that lack the memory for which the sender has just refused writes. For people only.
     Memory {
-        /// It has.
-        is_short: bool,
+        /// The sender itself or replicas of what it leads; empty if it refuses none any more.
+        short: Vec<Incarnation>,
     },
     /// `FILLING (to slots keys)...`: what is waiting to be filled by this node, copy by copy; empty if nothing is. For
     /// people only.
@@ -246,7 +246,11 @@ impl NodeMessage {
             Self::Resync => encode_array(&["RESYNC"], out),
             Self::Full => encode_array(&["FULL"], out),
             Self::Room => encode_array(&["ROOM"], out),
-            Self::Memory { is_short } => encode_array(&["MEMORY", if *is_short { "short" } else { "enough" }], out),
+            Self::Memory { short } => {
+                begin_array(1 + short.len(), out);
+                push_word(b"MEMORY", out);
+                short.iter().for_each(|node| push_word(node.to_string().as_bytes(), out));
+            }
             Self::Filling { fills } => {
                 begin_array(1 + 3 * fills.len(), out);
                 push_word(b"FILLING", out);
@@ -283,11 +287,13 @@ impl NodeMessage {
                 b"RESYNC" => Self::Resync,
                 b"FULL" => Self::Full,
                 b"ROOM" => Self::Room,
-                b"MEMORY" => match words.next()? {
-                    b"short" => Self::Memory { is_short: true },
-                    b"enough" => Self::Memory { is_short: false },
-                    _ => return None,
-                },
+                b"MEMORY" => {
+                    let mut short = Vec::with_capacity(words.len());
+                    while !words.is_empty() {
+                        short.push(words.parse()?);
+                    }
+                    Self::Memory { short }
+                }
                 b"FILLING" => {
                     let mut fills = Vec::with_capacity(words.len() / 3);
                     while !words.is_empty() {
@@ -403,8 +409,8 @@ mod tests {
             NodeMessage::Resync,
             NodeMessage::Full,
             NodeMessage::Room,
-            NodeMessage::Memory { is_short: true },
-            NodeMessage::Memory { is_short: false },
+            NodeMessage::Memory { short: vec![incarnation] },
+            NodeMessage::Memory { short: Vec::new() },
             NodeMessage::Filling { fills: Vec::new() },
             NodeMessage::Filling { fills: vec![Filling { to: incarnation, slots: 7, keys: 900 }] },
             NodeMessage::Stops,

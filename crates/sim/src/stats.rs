@@ -108,7 +108,7 @@ impl Stats {
             NodeEvent::CutAway(_, records) => self.cut_away += records,
             NodeEvent::Unresponsive(_, slots) => self.expelled += *slots as u64,
             NodeEvent::Overflowed(..) => self.overflows += 1,
-            NodeEvent::MemoryFull { .. } => {}
+            NodeEvent::MemoryFull { .. } | NodeEvent::ReplicaMemoryFull(..) => {}
             NodeEvent::Differs(..) => self.differences += 1,
             NodeEvent::HandOverTimedOut(slots) => self.hand_overs_late += *slots as u64,
         }

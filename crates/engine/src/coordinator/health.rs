@@ -109,7 +109,7 @@ impl<B: Bugs> Coordinator<B> {
             silent: self.registry.silent(now),
             away: self.away().map(|(addr, until)| (addr.clone(), until - now)).collect(),
             full: addrs(&self.full),
-            short_of_memory: addrs(&self.short_of_memory),
+            short_of_memory: addrs(&self.short_of_memory.values().flatten().copied().collect()),
             fills: Vec::new(),
             leaving: self.leaving().map(|(node, slots)| self.leaver(node, slots)).collect(),
             replaced: self.departures.replacing.iter().map(|(new, old)| (old.clone(), new.clone())).collect(),

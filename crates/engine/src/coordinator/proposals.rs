@@ -67,11 +67,8 @@ impl<B: Bugs> Coordinator<B> {
                     self.advance(now);
                 }
             }
-            NodeMessage::Memory { is_short: true } => {
-                self.short_of_memory.insert(from);
-            }
-            NodeMessage::Memory { is_short: false } => {
-                self.short_of_memory.remove(&from);
+            NodeMessage::Memory { short } => {
+                self.short_of_memory.insert(from, short);
             }
             NodeMessage::Stops => {
                 if self.stopping.insert(from) {

@@ -87,7 +87,7 @@ impl<B: Bugs> Coordinator<B> {
         self.replan_at = None;
         let registered = self.registry.incarnations();
         self.full.retain(|full| registered.contains(full));
-        self.short_of_memory.retain(|short| registered.contains(short));
+        self.short_of_memory.retain(|reporter, _| registered.contains(reporter));
         self.stopping.retain(|stopping| registered.contains(stopping));
         let view = self.view(now);
         let mut changes = Vec::new();

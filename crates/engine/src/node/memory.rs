@@ -4,7 +4,8 @@
 //! sends, regardless of its own limit, and reports to each with its lease the part of the excess that comes from what
 //! that one leads. Its primaries then refuse writes that need more memory in the slots they share, or evict keys there.
 
-use std::sync::PoisonError;
+use std::collections::BTreeMap;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use proto::id::Incarnation;
@@ -40,7 +41,8 @@ const LOOK_AT_MEMORY: Duration = crate::peers::BEAT;
 /// records.
 const STEPS_BACK: u64 = 4;
 
-/// The minimum interval between reports to operators that writes are refused.
+/// The minimum interval between reports to operators that writes are refused, and for how long after the last of them a
+/// node counts as the cause.
 const TELL_FULL: Duration = Duration::from_secs(60);
 
 /// What keys are evicted for.
@@ -58,8 +60,16 @@ struct Wanted<'a> {
 pub(super) struct Looks {
     last: Timestamp,
     told: Option<Timestamp>,
-    /// How many writes had been refused by then.
-    refused: u64,
+    /// By the node that lacks the memory, this one or a replica.
+    refused: BTreeMap<Incarnation, Refused>,
+}
+
+/// The writes that were refused for lack of a node's memory.
+#[derive(Debug, Default)]
+struct Refused {
+    last: Timestamp,
+    /// How many have not been reported to operators.
+    untold: u64,
 }
 
 impl<B: Bugs> Node<B> {
@@ -130,7 +140,22 @@ impl<B: Bugs> Node<B> {
             }
         }
         self.memory.note_refused();
+        let lacks = if let Refusal::ReplicaFull(replica) = refused { replica } else { self.incarnation() };
+        let mut looks = self.memory_looks();
+        let counted = looks.refused.entry(lacks).or_default();
+        (counted.last, counted.untold) = (now, counted.untold + 1);
         Err(refused)
+    }
+
+    /// The nodes that lack the memory for which writes have just been refused: this one or replicas.
+    #[must_use]
+    pub fn short_of_memory(&self, now: Timestamp) -> Vec<Incarnation> {
+        let looks = self.memory_looks();
+        looks.refused.iter().filter(|(_, refused)| now - refused.last < TELL_FULL).map(|(node, _)| *node).collect()
+    }
+
+    fn memory_looks(&self) -> MutexGuard<'_, Looks> {
+        self.memory_looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether evicting keys that this node leads may free so many bytes: an estimate, from how many keys there are.
@@ -201,16 +226,20 @@ impl<B: Bugs> Node<B> {
     /// Reports refused writes to operators from time to time. If eviction is enabled, also evicts keys: for this node's
     /// share of its own excess, and for what replicas have reported.
     pub(super) fn look_at_memory(&self, now: Timestamp, turn: &mut Turn) {
-        let mut looks = self.memory_looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = self.memory_looks();
         if now - looks.last < LOOK_AT_MEMORY {
             return;
         }
         looks.last = now;
-        let MemoryFigures { refused, limit, used, .. } = self.memory.figures();
-        if refused > looks.refused && looks.told.is_none_or(|told| now - told >= TELL_FULL) {
-            self.event(Event::MemoryFull { used, limit, refused: refused - looks.refused });
-            (looks.told, looks.refused) = (Some(now), refused);
+        let may_tell = looks.told.is_none_or(|told| now - told >= TELL_FULL);
+        if may_tell && looks.refused.values().any(|refused| refused.untold > 0) {
+            looks.told = Some(now);
+            for (node, refused) in &mut looks.refused {
+                let untold = std::mem::take(&mut refused.untold);
+                self.tell_refused(*node, untold);
+            }
         }
+        looks.refused.retain(|_, refused| refused.untold > 0 || now - refused.last < TELL_FULL);
         drop(looks);
         if !self.memory.evicts() {
             return;
@@ -223,6 +252,19 @@ impl<B: Bugs> Node<B> {
                 self.make_room(now, &Wanted { bytes, of: Some(outbox.to), spared: None }, EVICTED_AT_ONCE, turn);
                 outbox.await_memory();
             }
+        }
+    }
+
+    /// Reports to operators how many writes were refused for lack of a node's memory.
+    fn tell_refused(&self, node: Incarnation, refused: u64) {
+        if refused == 0 {
+            return;
+        }
+        if node == self.incarnation() {
+            let MemoryFigures { limit, used, .. } = self.memory.figures();
+            self.event(Event::MemoryFull { used, limit, refused });
+        } else if let Some(replica) = self.map().as_ref().and_then(|map| map.member(node)) {
+            self.event(Event::ReplicaMemoryFull(replica.addr.clone(), refused));
         }
     }
 

@@ -142,6 +142,11 @@ fn where_a_replica_is_over_its_limit_its_primaries_refuse_until_it_has_room() {
     world.run(Duration::from_millis(200));
     let refused = put(&mut world, &keys[100], 400);
     assert!(refused.starts_with("refused: ReplicaFull"), "{refused}");
+    let at = leader(&world, &keys[100]);
+    let short = |world: &World, later| world.member(&at).node.short_of_memory(world.now + Duration::from_secs(later));
+    let lacks_memory = world.member("C").node.incarnation();
+    assert_eq!(short(&world, 0), [lacks_memory], "the replica, not whoever refuses for it");
+    assert_eq!(short(&world, 61), [], "nothing was refused for a while");
     assert_eq!(put(&mut world, &keys[0], 400), "OK, durable", "what takes no more is taken");
     for key in &keys[..60] {
         assert_eq!(delete(&mut world, key), "OK, durable");

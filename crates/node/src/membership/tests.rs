@@ -213,16 +213,16 @@ async fn a_node_that_is_unregistered_never_claims_its_data_again_even_if_the_dis
 }
 
 #[tokio::test]
-async fn a_lack_of_memory_is_over_if_nothing_was_refused_for_a_while() {
+async fn that_a_lack_of_memory_is_over_is_told_once() {
     let node = Durable::open(&SimDisk::new(1), Fsync::Always);
     let (_listener, settings) = listen().await;
     let mut membership = Membership::new(node.driver.clone(), settings, mpsc::channel(1).0);
-    let mut told = |refused_at| {
-        (membership.refused_at, membership.told_of_memory) = (Some(refused_at), true);
+    membership.told_of_memory = vec![ME];
+    let mut told = || {
         let mut out = Vec::new();
         membership.tell_memory(&mut out);
         String::from_utf8(out).unwrap()
     };
-    assert_eq!(told(Instant::now()), "", "it knows");
-    assert!(told(Instant::now() - REFUSING).contains("enough"));
+    assert_eq!(told(), "*1\r\n$6\r\nMEMORY\r\n");
+    assert_eq!(told(), "", "it knows");
 }
