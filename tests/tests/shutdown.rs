@@ -1,11 +1,15 @@
 //! Planned stops.
 #![cfg(unix)]
 
+#[cfg(target_os = "linux")]
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::cluster::Setup;
 use e2e::connection::Connection;
 use e2e::load::Load;
+#[cfg(target_os = "linux")]
+use e2e::process::{Process, program};
 use e2e::server;
 use nix::sys::signal::Signal;
 
@@ -42,6 +46,31 @@ fn a_node_stops_on_sigterm_and_on_ctrl_c_and_is_off_the_ring_at_once() {
     cluster.wait_until_settled();
     assert_eq!(cluster.connect(2).ask("PUT alone works"), "OK");
     assert_eq!(cluster.connect(2).ask("GET alone"), "VALUE works");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn servers_stop_on_sighup_as_on_sigterm_but_not_if_they_were_started_to_ignore_it() {
+    let mut cluster = Setup { nodes: 2, heartbeat_timeout: "300s", ..Setup::default() }.start();
+    cluster.node(0).process.signal(Signal::SIGHUP);
+    let ended = cluster.node_mut(0).process.wait_for_end(LIMIT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(cluster.listed(), [cluster.node(1).addr.clone()]);
+    cluster.coordinator.process.signal(Signal::SIGHUP);
+    let ended = cluster.coordinator.process.wait_for_end(LIMIT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" --port 0"]).arg(program("coordinator"));
+    let mut coordinator = server::Starting(Process::spawn("coordinator", &mut shell)).ready();
+    // It answers once it waits for signals.
+    assert_eq!(Connection::open(&coordinator.addr).ask("PING"), "PONG");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", coordinator.process.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("Linux tells what is ignored");
+    assert!(ignored.ends_with('1'), "SIGHUP is the first: {ignored}");
+    coordinator.process.signal(Signal::SIGHUP);
+    assert_eq!(Connection::open(&coordinator.addr).ask("PING"), "PONG");
+    assert_eq!(coordinator.stop().code, Some(0));
 }
 
 #[test]

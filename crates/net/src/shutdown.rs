@@ -70,7 +70,7 @@ impl Shutdown {
     }
 }
 
-/// Waits for Ctrl-C, or on Unix for SIGTERM.
+/// Waits for Ctrl-C, on Unix for SIGTERM as well, and on Linux for SIGHUP unless that is ignored, as under nohup.
 ///
 /// # Errors
 /// The system refuses a signal handler.
@@ -79,11 +79,21 @@ pub async fn signal() -> std::io::Result<()> {
     {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = if may_ignore_hang_up() { None } else { Some(signal(SignalKind::hangup())?) };
         tokio::select! {
             result = tokio::signal::ctrl_c() => result,
             _ = terminate.recv() => Ok(()),
+            Some(_) = async { hang_up.as_mut()?.recv().await } => Ok(()),
         }
     }
     #[cfg(not(unix))]
     tokio::signal::ctrl_c().await
+}
+
+/// Whether SIGHUP is ignored, as it is under nohup; also if the system does not say, as only Linux does in a file.
+#[cfg(unix)]
+fn may_ignore_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|ignored| ignored & 1 != 0)
 }
