@@ -175,6 +175,7 @@ fn the_directory_of_another_cluster_is_refused_and_left_as_it_is() {
     let ended = node(&words);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("the node belongs to cluster"), "{}", ended.stderr);
+    other.coordinator.process.says_on_stderr(" is refused: NOTPEER the node belongs to cluster");
     assert!(!ended.text().contains("Started"), "{}", ended.text());
     // Without the map that the directory held, the coordinator cannot tell; the node itself can.
     let map = std::fs::read(data.join("map")).unwrap();

@@ -147,6 +147,9 @@ fn another_node_under_the_name_of_one_that_lives_is_refused_and_nothing_is_lost(
     let ended = other.wait_for_end(SOON);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains(&format!("BUSY another live node uses the name {name}")), "{}", ended.stderr);
+    let said = cluster.coordinator.process.stderr();
+    let said = said.matches(&format!("node {name} is refused: BUSY ")).count();
+    assert_eq!(said, 1, "however often it has tried");
     assert_eq!(cluster.map(), before, "nothing has changed");
     cluster.has(0, "name", 100, "");
 }

@@ -322,7 +322,7 @@ fn log(event: &Event) {
             }
         }
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
-        Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
+        Event::Refused(addr, why) => tracing::warn!("node {addr} is refused: {why}"),
         Event::Outdated { known, held } => tracing::error!(
             "this coordinator was started with an outdated state: a node knows of later changes (map version {} here, \
              {} on the node); continuing from what the nodes have, once all that are named there or here have \

@@ -102,6 +102,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     joined_once: bool,
     /// Incarnations that were issued but not heard from yet. See [`Coordinator::join`].
     joining: BTreeMap<Incarnation, Joining>,
+    /// Why nodes were refused that have not joined since, as reported.
+    refused: BTreeMap<NodeAddr, ErrorReply>,
     /// Incarnations replaced by a newer start.
     superseded: BTreeSet<Incarnation>,
     /// Incarnations that an operator has taken off the ring.
@@ -194,6 +196,7 @@ impl<B: Bugs> Coordinator<B> {
             incarnations: u64::from(settings.incarnations) << Incarnation::BITS,
             joined_once: false,
             joining: BTreeMap::new(),
+            refused: BTreeMap::new(),
             superseded: BTreeSet::new(),
             unregistered: BTreeSet::new(),
             gone: BTreeSet::new(),

@@ -103,8 +103,8 @@ pub enum Event {
     Forgotten(NodeAddr),
     /// An operator has accepted what was lost in these slots.
     LossAccepted(Accepted),
-    /// A node of another cluster came to this coordinator while it was gathering maps. It is refused.
-    Stranger(NodeAddr),
+    /// A node may not join, because it belongs to another cluster or its name is taken. Not repeated while it retries.
+    Refused(NodeAddr, ErrorReply),
     /// The map was taken over from a node.
     Adopted(MapVersion),
     /// A node has a newer map of this cluster than the coordinator, whose state is outdated.

@@ -6,6 +6,7 @@ use engine::coordinator::Coordinator;
 use engine::output::{Event as CoordinatorEvent, JoinError, Output, Settings};
 use engine::time::Timestamp;
 use proto::cluster_map::{ClusterMap, ClusterSettings, MapUpdate, MapVersion};
+use proto::error::ErrorReply;
 use proto::frame::Words;
 use proto::id::Incarnation;
 use proto::level::AckLevel;
@@ -248,7 +249,7 @@ impl World {
                 self.coordinator.published = None;
             }
             CoordinatorEvent::Suspected(_) => self.stats.suspected += 1,
-            CoordinatorEvent::Stranger(addr) => {
+            CoordinatorEvent::Refused(addr, ErrorReply::NotPeer(_)) => {
                 let what = format!("{addr} is taken for a node of another cluster");
                 self.broken("one cluster", None, what);
             }

@@ -27,6 +27,9 @@ pub(super) struct Joining {
 /// How many replaced starts are remembered.
 const SUPERSEDED: usize = 4_096;
 
+/// How many refused nodes are remembered.
+const REFUSED: usize = limits::NODES;
+
 /// How long members that come back with their disks wait for the other members of their slots.
 const REBORN_GRACE: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,28 @@ impl<B: Bugs> Coordinator<B> {
     /// # Errors
     /// The node may not join; nothing has changed.
     pub fn join(
+        &mut self,
+        now: Timestamp,
+        addr: NodeAddr,
+        incarnation: Option<Incarnation>,
+        weight: u32,
+        ancestors: Ancestors,
+        held: Option<ClusterMap>,
+    ) -> Result<Joined, JoinError> {
+        let joined = self.try_join(now, addr.clone(), incarnation, weight, ancestors, held);
+        if let Err(JoinError::Refused(why)) = &joined
+            && self.refused.get(&addr) != Some(why)
+        {
+            self.refused.insert(addr.clone(), why.clone());
+            if self.refused.len() > REFUSED {
+                self.refused.pop_first();
+            }
+            self.event(Event::Refused(addr, why.clone()));
+        }
+        joined
+    }
+
+    fn try_join(
         &mut self,
         now: Timestamp,
         addr: NodeAddr,
@@ -166,6 +191,7 @@ impl<B: Bugs> Coordinator<B> {
         let is_first = !std::mem::replace(&mut self.joined_once, true);
         // A node reports a full disk and a lack of memory anew in each session; its report that this is over may have
         // been lost with the last one.
+        self.refused.remove(&addr);
         self.full.remove(&incarnation);
         self.short_of_memory.remove(&incarnation);
         if self.registry.incarnation_at(&addr) != Some(incarnation) {

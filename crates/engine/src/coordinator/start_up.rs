@@ -172,7 +172,6 @@ impl<B: Bugs> Coordinator<B> {
             if let Some(addr) = self.registry.addr_of(stranger).cloned() {
                 self.registry.remove(&addr);
                 self.ring.remove(&addr);
-                self.event(Event::Stranger(addr));
                 self.outputs.push_back(Output::CloseSession(stranger));
             }
         }

@@ -436,7 +436,7 @@ impl World {
                 let unproven = if unproven > 0 { format!(", and of the rest of {unproven}") } else { String::new() };
                 format!("an operator accepts the loss of {anew} slots{unproven}")
             }
-            Event::Stranger(addr) => format!("{} is of another cluster", name(addr)),
+            Event::Refused(addr, why) => format!("{} is refused: {why}", name(addr)),
             Event::Outdated { .. } => "its state is an older one".to_owned(),
             Event::Adopted(_) => "the map was taken over from a node".to_owned(),
             Event::Resized { copies, virtual_nodes } => {
