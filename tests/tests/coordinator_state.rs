@@ -277,4 +277,8 @@ fn slots_whose_every_copy_is_dead_wait_until_an_operator_accepts_the_loss() {
     assert_eq!(node.ask(&format!("GET {}", keys[0])), "VALUE anew");
     assert_eq!(node.ask(&format!("GET {safe}")), format!("VALUE {safe}"));
     cluster.coordinator.process.says_on_stderr("start empty: an operator accepted");
+    let slots: usize = answer.split(' ').nth(1).and_then(|slots| slots.parse().ok()).unwrap();
+    let stats = coordinator.ask_lines("STATS");
+    let counted = [format!("slots_started_empty {}", slots + 1), "slots_continued_with_older_copies 0".to_owned()];
+    assert!(counted.iter().all(|line| stats.contains(line)), "{counted:?}: {stats:?}");
 }

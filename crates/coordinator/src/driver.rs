@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
 use crate::state_file::StateFile;
-use crate::stats::Answered;
+use crate::stats::{Answered, Lost};
 
 /// How many messages may wait for one node. A node that falls this far behind is better off joining again.
 const SESSION_MESSAGES: usize = 1_024;
@@ -41,6 +41,7 @@ struct Shared {
     clock: Clock,
     started: Timestamp,
     answered: Answered,
+    lost: Lost,
     coordinator: Mutex<Coordinator>,
     /// Where the state is saved, if anywhere.
     state_file: Option<StateFile>,
@@ -91,6 +92,7 @@ impl Driver {
                 clock,
                 started: clock.now(),
                 answered: Answered::default(),
+                lost: Lost::default(),
                 coordinator: Mutex::new(coordinator),
                 state_file,
                 sessions: Mutex::default(),
@@ -126,6 +128,12 @@ impl Driver {
     #[must_use]
     pub fn answered(&self) -> &Answered {
         &self.shared.answered
+    }
+
+    /// The slots that have lost what they held since the start.
+    #[must_use]
+    pub fn lost(&self) -> &Lost {
+        &self.shared.lost
     }
 
     /// Calls a function on the coordinator, and carries out the outputs that result.
@@ -239,7 +247,10 @@ impl Driver {
                 self.sessions().remove(&node);
             }
             Output::Dismiss(node) => self.send(node, &CoordinatorMessage::Dismiss),
-            Output::Event(event) => log(&event),
+            Output::Event(event) => {
+                self.shared.lost.note(&event);
+                log(&event);
+            }
         }
     }
 
