@@ -189,7 +189,8 @@ impl Client {
         let until = Instant::now() + span.min(LONGEST_HEALTHY_WAIT);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let word = format!("{}ms", left.as_millis());
+            // The coordinator is asked at least once, and repeats this number.
+            let word = format!("{}ms", left.as_millis().max(1));
             let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
             let timeouts = Timeouts::until(self.cluster.deadline() + left);
             match ask_within(&self.cluster, Whom::Coordinator, request, one_line, timeouts).await {
