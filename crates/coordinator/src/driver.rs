@@ -13,7 +13,7 @@ use engine::time::Timestamp;
 use net::clock::Clock;
 use net::random;
 use net::shutdown::Shutdown;
-use proto::cluster_map::{MapUpdate, MapVersion};
+use proto::cluster_map::{ClusterSettings, MapUpdate, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
 use proto::session::CoordinatorMessage;
 use proto::slot::SLOT_BITS;
@@ -290,6 +290,24 @@ fn listed(nodes: &[NodeAddr]) -> String {
     nodes.join(", ")
 }
 
+/// What has changed, and what follows from that.
+fn resized(copies: (usize, usize), virtual_nodes: (u32, u32)) -> String {
+    let mut changes = Vec::new();
+    if copies.0 != copies.1 {
+        changes.push(format!("the cluster now keeps {} copies of each key (before: {})", copies.1, copies.0));
+    }
+    if virtual_nodes.0 != virtual_nodes.1 {
+        changes.push(format!("a node now has {} positions on the ring (before: {})", virtual_nodes.1, virtual_nodes.0));
+    }
+    let min_isr = ClusterSettings { replicas: copies.1 - 1, ..ClusterSettings::default() }.min_isr();
+    let refused = if min_isr > copies.0 {
+        format!("; until {min_isr} copies of a slot are in sync, its writes at quorum are refused")
+    } else {
+        String::new()
+    };
+    format!("{}. Slots move to where they now belong{refused}", changes.join(", and "))
+}
+
 fn log(event: &Event) {
     match event {
         Event::Registered(addr, incarnation) => tracing::info!(%incarnation, "node {addr} registered"),
@@ -345,14 +363,9 @@ fn log(event: &Event) {
             "took the map over from the nodes, at version {}: if another coordinator leads them, stop this one",
             version.0
         ),
-        Event::Resized { copies, virtual_nodes } => tracing::warn!(
-            "started with different settings: the cluster now keeps {} copies of each key (before: {}), and a node \
-             has {} positions on the ring (before: {}). Slots move to where they now belong",
-            copies.1,
-            copies.0,
-            virtual_nodes.1,
-            virtual_nodes.0
-        ),
+        Event::Resized { copies, virtual_nodes } => {
+            tracing::warn!("started with different settings: {}", resized(*copies, *virtual_nodes));
+        }
         Event::Serving(version) => tracing::info!("serving the map at version {}", version.0),
         Event::Promoted(slots) => tracing::warn!("promoted replicas: {slots} slots had lost their primary"),
         Event::UnprovenWait(slots, nodes) => tracing::error!(
