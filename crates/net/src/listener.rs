@@ -15,7 +15,7 @@ use proto::peer::is_greeting;
 use proto::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::access::Access;
 use crate::connection::{LINGER, let_the_answer_arrive};
@@ -26,6 +26,9 @@ use crate::shutdown::Shutdown;
 /// The longest pause after a failed accept. The usual cause is that the process has run out of descriptors, which
 /// passes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Failures to accept are logged at most once in this time.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// How many connections beyond the limit are examined or refused at the same time. Further ones are closed without a
 /// word; nodes try again.
@@ -202,6 +205,7 @@ pub async fn accept<F>(
     let from_nodes = Arc::new(Semaphore::new(descriptors::for_nodes(shared.flags.max_clients)));
     let unserved = Arc::new(Semaphore::new(UNSERVED));
     let mut pause = Duration::from_millis(5);
+    let mut warned = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -242,12 +246,23 @@ pub async fn accept<F>(
                 }
             }
             Err(error) => {
-                tracing::warn!("cannot accept a connection, trying again in {pause:?}: {error}");
+                if is_due(&mut warned, Instant::now()) {
+                    tracing::warn!("cannot accept a connection, trying again until it works: {error}");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
+}
+
+/// Whether to log another failure to accept.
+fn is_due(warned: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = warned.is_none_or(|at| now - at >= WARN_EVERY);
+    if is_due {
+        *warned = Some(now);
+    }
+    is_due
 }
 
 /// What a connection beyond the limit has sent first, without taking it from the socket.
@@ -298,5 +313,17 @@ async fn refuse(mut stream: TcpStream, opening: &[u8], limit: usize) {
     match stream.try_write(&answer) {
         Ok(_) => let_the_answer_arrive(&mut stream, LINGER).await,
         Err(error) => tracing::debug!("cannot tell a client that it is over the limit: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_to_accept_are_logged_once_a_minute() {
+        let (start, mut warned) = (Instant::now(), None);
+        let logged = (0..1_210).filter(|tenth| is_due(&mut warned, start + Duration::from_millis(100 * tenth)));
+        assert_eq!(logged.count(), 3, "in two minutes and a second");
     }
 }
