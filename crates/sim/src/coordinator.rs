@@ -103,8 +103,7 @@ impl World {
         let ack = if is_changed { AckLevel::Quorum } else { AckLevel::Async };
         // An older state that is put back together with fewer replicas may decide what the newer one had decided otherwise.
         let may_be_fewer = self.knobs.forks == 0 && self.knobs.states_put_back == 0;
-        let is_fewer = is_changed && may_be_fewer && process.boot.is_multiple_of(2);
-        process.replicas = (self.knobs.replicas as usize).saturating_sub(is_fewer.into());
+        process.replicas = (self.knobs.replicas as usize).saturating_sub((is_changed && may_be_fewer).into());
         let settings = Settings {
             cluster_settings: ClusterSettings {
                 replicas: process.replicas,

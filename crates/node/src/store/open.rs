@@ -15,7 +15,7 @@ use proto::id::Incarnation;
 use proto::session::Ancestors;
 use proto::slot::SLOT_BITS;
 use storage::directory::Options;
-use storage::error::{Damage, Flaw, Rejection};
+use storage::error::Rejection;
 use storage::{DataDir, DirectoryId, Disk, Identity, Journal, JournalError, OpenError, Position, RealDisk, Recovered};
 
 use super::pieces::Assembly;
@@ -179,10 +179,6 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
         OpenError::File(_) => {
             format!("the data directory {path} cannot be used: check its disk and permissions, and start again")
         }
-        OpenError::Damaged(Damage { flaw: Flaw::Unreadable(_), .. }) => format!(
-            "the data directory {path} cannot be used: check its disk and start again. If the disk never returns that \
-             part, `node repair {path} --accept-loss` does without it, and the node gets the rest from its replicas"
-        ),
         OpenError::Damaged(_) | OpenError::Rejected { .. } => format!(
             "the data directory {path} cannot be used. `node check {path}` shows what is wrong with it; \
              `node repair {path} --accept-loss` keeps what is good, and the node gets the rest from its replicas"

@@ -1,13 +1,14 @@
 //! A start: delivers all data, cuts what a crash has torn, and reopens the log.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use super::{DataDir, begin_log, clear, set_aside};
 use crate::bugs::{Bug, Bugs};
 use crate::cut_mark;
 use crate::disk::{Mode, read_full, write_full};
-use crate::error::{Damage, FileError, IoContext as _, OpenError, ReadError};
+use crate::error::{Damage, FileError, Flaw, IoContext as _, OpenError, ReadError};
 use crate::identity::Identity;
 use crate::journal::{Journal, Resumed};
 use crate::position::Position;
@@ -57,7 +58,7 @@ impl<B: Bugs> DataDir<B> {
         note: impl FnOnce(&Recovery, &mut Identity),
     ) -> Result<(Journal<B>, Recovery), OpenError> {
         let listing = Listing::read(self.disk.as_ref(), &self.path)?;
-        let survey = self.survey(&listing, deliver)?;
+        let survey = self.survey(&listing, deliver).map_err(as_failure)?;
         let recovery = Recovery {
             snapshot: survey.snapshot.map(Position),
             snapshot_bytes: self.length_of_snapshot(survey.snapshot)?,
@@ -228,5 +229,15 @@ fn clear_rest(segment: &Segment, end: u64, torn: Option<&TornTail>) -> Result<bo
         // The space of the segment is not allocated on every file system.
         Err(error) if error.is_no_space() => Ok(false),
         cleared => cleared.map(|()| true),
+    }
+}
+
+/// What the disk does not return now, and nothing else replaces, it may return later: for a start, no damage.
+fn as_failure(error: OpenError) -> OpenError {
+    match error {
+        OpenError::Damaged(Damage { file, flaw: Flaw::Unreadable(why), .. }) => {
+            FileError { action: "read", file, source: io::Error::other(why) }.into()
+        }
+        error => error,
     }
 }

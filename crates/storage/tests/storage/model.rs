@@ -10,7 +10,7 @@ use storage::bugs::Bugs;
 use storage::disk::sim::{Fault, Loss};
 use storage::journal::{SyncTask, Synced};
 use storage::snapshot::SnapshotError;
-use storage::{Damage, Flaw, JournalError, OpenError, SimDisk};
+use storage::{JournalError, OpenError, SimDisk};
 
 use crate::support::{Opened, open_with};
 
@@ -123,10 +123,7 @@ impl<B: Bugs> Model<B> {
                 self.disk.inject(None, calls, Fault::Io);
                 match open_with(&self.disk, self.bugs) {
                     Ok(opened) => self.found(opened),
-                    // The disk did not return the snapshot, and nothing else has what is in it.
-                    Err(OpenError::Damaged(Damage { flaw: Flaw::Unreadable(_), .. }) | OpenError::File(_)) => {
-                        self.crash(Loss::Random)
-                    }
+                    Err(OpenError::File(_)) => self.crash(Loss::Random),
                     Err(error) => Err(format!("it does not start: {error}")),
                 }
             }
