@@ -160,8 +160,9 @@ bugs! {
     /// What a coordinator has decided since it was started with an older state counts where an in-sync set is large enough
     /// for quorum writes now, whether or not it is its own.
     OwnJudgedBySize,
-    /// Where an in-sync set is large enough only since there are to be fewer replicas, its former members may still lead.
-    FormerMembersKept,
+    /// A primary whose in-sync set is large enough only since there are to be fewer replicas forgets that former members may
+    /// still lead.
+    FormerMembersForgotten,
 }
 
 /// Which bugs are planted.

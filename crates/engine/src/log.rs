@@ -219,9 +219,9 @@ impl Log {
     fn forget_replaced(&mut self, before: u64, budget: &TailBudget) {
         let durable = self.durable;
         let Some(state) = self.state.as_mut().filter(|_| durable > before) else { return };
-        let new = state.tail.iter_mut().rev().take_while(|entry| entry.record.version().seq > before);
-        let new_durable = new.filter(|entry| entry.record.version().seq <= durable);
-        let freed = new_durable.filter_map(|entry| entry.replaced.take()).map(|replaced| replaced.size()).sum();
+        let new = state.tail.iter_mut_from(|entry| entry.record.version().seq <= before);
+        let new = new.take_while(|entry| entry.record.version().seq <= durable);
+        let freed = new.filter_map(|entry| entry.replaced.take()).map(|replaced| replaced.size()).sum();
         state.tail_bytes -= freed;
         budget.give_back(freed);
     }

@@ -42,9 +42,12 @@ impl<T> NearQueue<T> {
         self.near.iter().flatten().chain(&self.far)
     }
 
-    /// All entries, oldest first.
-    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut T> {
-        self.near.iter_mut().flatten().chain(&mut self.far)
+    /// The entries from the first on that does not come before, oldest first. Looks at few of those before it; they must
+    /// be the oldest ones.
+    pub(crate) fn iter_mut_from(&mut self, comes_before: impl Fn(&T) -> bool) -> impl Iterator<Item = &mut T> {
+        let at = self.far.partition_point(&comes_before);
+        let near = self.near.iter_mut().flatten().filter(move |item| !comes_before(item));
+        near.chain(self.far.range_mut(at..))
     }
 
     pub(crate) fn push_back(&mut self, item: T) {
@@ -143,6 +146,9 @@ mod tests {
             }
             assert_eq!(queue.front(), model.front());
             assert!(queue.iter().eq(&model));
+            let from = model.front().copied().unwrap_or(number) + (state >> 50) % 8;
+            let expected = model.iter_mut().filter(|item| **item >= from);
+            assert!(queue.iter_mut_from(|item| *item < from).eq(expected));
         }
         assert!(queue.into_iter().eq(model));
     }

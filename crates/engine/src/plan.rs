@@ -375,16 +375,6 @@ fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterView<i
     former
 }
 
-/// If the in-sync set is large enough, its former members remain copies, but need not have what becomes durable from now
-/// on. Returns whether there were any.
-pub(crate) fn drop_former(config: &mut SlotConfig, min_isr: usize) -> bool {
-    let drops = !config.elr.is_empty() && config.isr.len() >= min_isr;
-    if drops {
-        config.learners.append(&mut config.elr);
-    }
-    drops
-}
-
 /// Plans a slot whose holders of everything promised are all gone for good.
 fn without_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<impl Bugs>) -> Plan {
     let older = view.older_copies(config);

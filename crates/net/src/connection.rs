@@ -37,7 +37,7 @@ pub const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// How long a client that gets no more answers may take to close its side, and in the end while the process stops.
-pub(crate) const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
 const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(300);
 
 /// With the original framing: the silence after which an unterminated request counts as complete.
@@ -335,14 +335,14 @@ impl Connection {
                 }
                 Stopped::Handler(Flow::Upgrade) => return Ok(Ended::Upgraded),
                 Stopped::Handler(Flow::Close) | Stopped::Bad(_) => {
-                    let_the_answer_arrive(&mut self.stream, LINGER).await;
+                    self.linger(shutdown).await;
                     return Ok(Ended::Closed);
                 }
                 Stopped::NeedsMore => {}
             }
             // A client whose next requests are always there already would otherwise never let the process end.
             if shutdown.has_begun() {
-                let_the_answer_arrive(&mut self.stream, LINGER_AT_SHUTDOWN).await;
+                self.linger(shutdown).await;
                 return Ok(Ended::Closed);
             }
             let is_line = self.reader.unfinished() == Some(Encoding::Line);
@@ -378,6 +378,18 @@ impl Connection {
                 self.reader.look_at_one(|frames| session.look_ahead(frames));
                 processors::all_read().await;
             }
+        }
+    }
+
+    /// Lets the last answers arrive, for a shorter time once the process stops.
+    async fn linger(&mut self, shutdown: &Shutdown) {
+        let stopping = async {
+            shutdown.begun().await;
+            tokio::time::sleep(LINGER_AT_SHUTDOWN).await;
+        };
+        tokio::select! {
+            () = let_the_answer_arrive(&mut self.stream) => {}
+            () = stopping => {}
         }
     }
 
@@ -442,9 +454,9 @@ async fn silence(timeout: Duration) {
     if timeout.is_zero() { std::future::pending().await } else { tokio::time::sleep(timeout).await }
 }
 
-/// Shuts down the output, then reads and discards input until the client closes, too, or `patience` has passed. Closing
-/// at once with unread bytes would reset the connection and lose the last answers.
-pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream, patience: Duration) {
+/// Shuts down the output, then reads and discards input for a moment, until the client closes, too. Closing at once with
+/// unread bytes would reset the connection and lose the last answers.
+pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream) {
     let drain = async {
         stream.shutdown().await?;
         let mut rest = [0; READ_BYTES];
@@ -452,7 +464,7 @@ pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream, patience: Dura
         io::Result::Ok(())
     };
     // The connection ends whether the client reads the answer or not.
-    let _ = tokio::time::timeout(patience, drain).await;
+    let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
 /// Writes all bytes.

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::access::Access;
-use crate::connection::{LINGER, let_the_answer_arrive};
+use crate::connection::let_the_answer_arrive;
 use crate::descriptors;
 use crate::flags;
 use crate::shutdown::Shutdown;
@@ -294,9 +294,10 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_keepalive(&keepalive)?;
-    // A client that reads slowly is seen to take something, before a third of a long send buffer is free.
+    // A client that reads slowly is seen to take something, before a third of a long send buffer is free. Without it, for
+    // instance in a sandbox, all else works.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
     Ok(())
 }
 
@@ -311,7 +312,7 @@ async fn refuse(mut stream: TcpStream, opening: &[u8], limit: usize) {
     Response::Error(error).encode(encoding, &mut answer);
     // The text fits into the socket's empty buffer, so nothing waits for the client.
     match stream.try_write(&answer) {
-        Ok(_) => let_the_answer_arrive(&mut stream, LINGER).await,
+        Ok(_) => let_the_answer_arrive(&mut stream).await,
         Err(error) => tracing::debug!("cannot tell a client that it is over the limit: {error}"),
     }
 }

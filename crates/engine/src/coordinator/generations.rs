@@ -11,7 +11,6 @@ use proto::slot::SlotId;
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::Event;
-use crate::plan;
 use crate::time::Timestamp;
 
 /// How many numbers one start of a coordinator can issue.
@@ -67,8 +66,7 @@ impl<B: Bugs> Coordinator<B> {
         let version = MapVersion(self.next_number());
         for slot in self.settings.bits.slots() {
             let before = Arc::clone(self.map.config(slot));
-            let mut next = SlotConfig { epoch: Epoch(version.0), version, ..SlotConfig::clone(&before) };
-            plan::drop_former(&mut next, self.settings.cluster_settings.min_isr());
+            let next = SlotConfig { epoch: Epoch(version.0), version, ..SlotConfig::clone(&before) };
             self.note_relied_on(slot, &before, &next);
             self.map.set_config(slot, Arc::new(next));
         }

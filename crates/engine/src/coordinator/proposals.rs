@@ -11,7 +11,6 @@ use super::replan::SETTLING;
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
-use crate::plan;
 use crate::time::Timestamp;
 
 /// How long after a proposal all slots are looked at again. Proposals made meanwhile are handled together.
@@ -154,7 +153,10 @@ impl<B: Bugs> Coordinator<B> {
                 config.learners.retain(|learner| *learner != follower);
                 config.elr.retain(|member| *member != follower);
                 config.isr.push(follower);
-                plan::drop_former(config, min_isr);
+                if config.isr.len() >= min_isr {
+                    // They remain copies, but need not have what becomes durable from now on.
+                    config.learners.append(&mut config.elr);
+                }
                 Some(())
             });
             changes.extend(admitted.map(|next| (slot, next)));

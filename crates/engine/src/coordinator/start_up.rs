@@ -2,13 +2,11 @@
 //! that most of the nodes belong to, or sets up a new cluster if they bring none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::limits;
-use proto::slot::SlotId;
 
 use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::{Bug, Bugs};
@@ -106,14 +104,7 @@ impl<B: Bugs> Coordinator<B> {
             // IMPORTANT: from now on, since a node that is cut off at this moment has not heard of it.
             self.registry.honor(now, self.map.cluster_settings.heartbeat_timeout);
             self.map.cluster_settings = self.settings.cluster_settings;
-            let min_isr = self.settings.cluster_settings.min_isr();
-            let without_former = |(slot, config): (SlotId, &Arc<SlotConfig>)| {
-                let mut next = SlotConfig::clone(config);
-                let drops = !self.bugs.plants(Bug::FormerMembersKept) && plan::drop_former(&mut next, min_isr);
-                drops.then_some((slot, next))
-            };
-            // IMPORTANT: in the same map. A primary that has enough by the new settings does not wait for former members.
-            self.commit(self.map.slots().filter_map(without_former).collect());
+            self.commit(Vec::new());
         }
     }
 

@@ -64,7 +64,7 @@ pub(crate) struct Primary {
     is_open: bool,
     /// Every member of the in-sync set has an address, so all of them can be reached.
     is_whole: bool,
-    /// The map names no other copy, not even one that is away.
+    /// The map names no other copy of the slot, in any role.
     is_alone: bool,
 }
 
@@ -118,9 +118,13 @@ impl<B: Bugs> Slot<B> {
         };
         self.hear_of(cx, config.epoch);
         primary.in_sync = small(config.isr.len());
-        primary.min_isr = small(cluster_settings.min_isr());
+        // IMPORTANT: former members may still lead, also where the set is large enough only since there are to be fewer
+        // replicas. Until the coordinator has taken their claim away, the set is one short.
+        let has_former = !config.elr.is_empty() && !self.bugs.plants(Bug::FormerMembersForgotten);
+        let short_of = if has_former { config.isr.len() + 1 } else { 0 };
+        primary.min_isr = small(cluster_settings.min_isr().max(short_of));
         primary.copies = small(cluster_settings.copies());
-        primary.is_small = cluster_settings.is_small(config.isr.len());
+        primary.is_small = has_former || cluster_settings.is_small(config.isr.len());
         primary.is_alone = config.copies().all(|copy| copy == cx.me);
         // IMPORTANT: the next primary may already have been told that its promise was given back; see `reopen`.
         let ask_all = matches!(primary.intake, Intake::Releasing(_));
@@ -418,7 +422,8 @@ impl<B: Bugs> Slot<B> {
             return;
         }
         if is_alone {
-            // IMPORTANT: this node never cuts back to where what it has purged is missing.
+            // IMPORTANT: this start never cuts back to where what it has purged is missing. A later one may, with the tail
+            // that it has read; then its mark is merely higher than it need be.
             self.log.drop_tail(cx.tails);
         }
         self.purge(cx, passed);
@@ -522,7 +527,7 @@ impl Primary {
         let needs = match level {
             AckLevel::Async => return Ok(()),
             AckLevel::Quorum => self.min_isr,
-            AckLevel::All => self.copies,
+            AckLevel::All => self.copies.max(self.min_isr),
         };
         if self.in_sync >= needs {
             return Ok(());

@@ -15,7 +15,7 @@ use proto::id::Incarnation;
 use proto::session::Ancestors;
 use proto::slot::SLOT_BITS;
 use storage::directory::Options;
-use storage::error::Rejection;
+use storage::error::{Damage, Flaw, Rejection};
 use storage::{DataDir, DirectoryId, Disk, Identity, Journal, JournalError, OpenError, Position, RealDisk, Recovered};
 
 use super::pieces::Assembly;
@@ -178,6 +178,9 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
         }
         OpenError::File(_) => {
             format!("the data directory {path} cannot be used: check its disk and permissions, and start again")
+        }
+        OpenError::Damaged(Damage { flaw: Flaw::Version(_), .. }) => {
+            format!("the data directory {path} cannot be used by this release: start the one that has written it")
         }
         OpenError::Damaged(_) | OpenError::Rejected { .. } => format!(
             "the data directory {path} cannot be used. `node check {path}` shows what is wrong with it; \

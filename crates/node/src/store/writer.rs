@@ -477,15 +477,14 @@ impl Writer {
         let is_due = grown >= self.snapshot_after.max(self.snapshots.made.1);
         let is_short = self.room.is_short || self.store.health() == Health::Full;
         let may_help = self.room.snapshot_begun.is_none_or(|begun| begun.elapsed() >= SHORT_PAUSE);
-        // A log that a full disk keeps from growing is no reason not to try again.
-        let may_help = may_help && (grown > 0 || self.snapshots.has_failed());
+        // A log that a full disk keeps from growing is no reason not to try again once there is room.
+        let may_help = may_help && (grown > 0 || (self.snapshots.has_failed() && self.has_room_for_snapshot()));
         // What is being removed may be the space that it needs.
         let is_busy = self.snapshots.is_making() || self.removing.is_some();
         if is_busy || !(is_due || (is_short && may_help)) {
             return Ok(());
         }
-        let free = self.store.directory().as_ref().and_then(|directory| directory.free_space().ok());
-        if free.is_some_and(|free| free < self.needed_for_snapshot()) {
+        if !self.has_room_for_snapshot() {
             self.remove_older_snapshot()?;
             if self.removing.is_some() {
                 return Ok(());
@@ -496,6 +495,12 @@ impl Writer {
         }
         self.snapshots.begin(&self.driver, &self.store, end);
         Ok(())
+    }
+
+    /// Whether the disk has room for the next snapshot, as far as it tells.
+    fn has_room_for_snapshot(&self) -> bool {
+        let free = self.store.directory().as_ref().and_then(|directory| directory.free_space().ok());
+        free.is_none_or(|free| free >= self.needed_for_snapshot())
     }
 
     fn needed_for_snapshot(&self) -> u64 {

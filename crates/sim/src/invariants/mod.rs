@@ -214,12 +214,11 @@ impl World {
         let Some(state) = &self.coordinator.state else { return };
         let map = state.map().clone();
         for (slot, config) in map.slots() {
-            // Also one that has not changed: the settings may have.
-            self.check_configuration(slot, config, map.cluster_settings.min_isr());
             if self.oracle.model(slot).published.as_ref().is_some_and(|published| same(published, config)) {
                 continue;
             }
             self.tell(Some(slot), || format!("slot {}: {config:?}", slot.0));
+            self.check_configuration(slot, config, map.cluster_settings.min_isr());
             self.oracle.model(slot).published = Some(std::sync::Arc::clone(config));
         }
     }

@@ -121,7 +121,7 @@ impl<B: Bugs> DataDir<B> {
     /// If the disk has failed while the end of the log was made durable, what the kernel shows may not be on disk. The next
     /// start then trusts it no more than after a power cut.
     fn distrust_kernel_after(&mut self, error: &OpenError) {
-        if matches!(error, OpenError::File(error) if !error.is_no_descriptor()) {
+        if matches!(error, OpenError::File(error) if ["write", "sync"].contains(&error.action)) {
             // If the disk does not take this either, nothing is left to try.
             let _ = self.update_identity(|identity| identity.boot = None);
         }
@@ -134,7 +134,8 @@ impl<B: Bugs> DataDir<B> {
         let Some(last) = full.pop_back() else { return Ok(self.begin_log(log.end)?) };
         let mut current = segment::open(disk, path, id, last.first, Mode::Write)?;
         let mut next = listing.segment_starts.iter().copied().filter(|&first| first > last.first);
-        let ready = next.clone().next().filter(|&first| first == last.end() && log.torn.is_none());
+        // After a crash, one that looks unused may hold on disk what was erased from it.
+        let ready = next.clone().next().filter(|&first| first == last.end() && self.found.stopped_in_order);
         let ready = ready.map(|first| segment::open(disk, path, id, first, Mode::Write)).transpose()?;
         let kept = ready.as_ref().map(|ready| ready.header.first);
         // IMPORTANT: remove the newest first, each durably before the next. So a crash leaves a log that ends early,

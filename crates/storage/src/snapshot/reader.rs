@@ -39,13 +39,15 @@ impl Blocks {
         let file = disk.open(path, Mode::Read).io_context("open", path)?;
         let length = file.length().io_context("inspect", path)?;
         let mut header = [0; HEADER_BYTES];
-        read_full(file.as_ref(), 0, &mut header).io_context("read", path)?;
+        let flaw = |error: io::Error| Flaw::Unreadable(error.to_string());
+        let damage = |flaw: Flaw| Damage { file: path.to_owned(), offset: 0, flaw };
+        read_full(file.as_ref(), 0, &mut header).map_err(|error| damage(flaw(error)))?;
         let position = decode_header(&header, id)
             .and_then(|position| {
                 let named = path.file_name().and_then(|name| name.to_str()).and_then(super::parse_name);
                 if named == Some(position) { Ok(position) } else { Err(Flaw::OtherName(Position(position))) }
             })
-            .map_err(|flaw| Damage { file: path.to_owned(), offset: 0, flaw })?;
+            .map_err(damage)?;
         Ok(Self {
             file,
             path: path.to_owned(),
