@@ -117,6 +117,8 @@ impl<T> IntoIterator for NearQueue<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -151,5 +153,19 @@ mod tests {
             assert!(queue.iter_mut_from(|item| *item < from).eq(expected));
         }
         assert!(queue.into_iter().eq(model));
+    }
+
+    #[test]
+    fn few_entries_are_looked_at_on_the_way_to_one() {
+        let mut queue: NearQueue<u32> = (0..100_000).collect();
+        for from in [0, 1, 2, 50_000, 99_999] {
+            let looked_at = Cell::new(0);
+            let first = queue.iter_mut_from(|item| {
+                looked_at.set(looked_at.get() + 1);
+                *item < from
+            });
+            assert_eq!(first.take(1).next(), Some(&mut from.clone()));
+            assert!(looked_at.get() < 30, "{} for {from}", looked_at.get());
+        }
     }
 }
