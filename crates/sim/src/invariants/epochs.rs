@@ -1,5 +1,6 @@
 //! I1: at most one primary per (slot, epoch); epochs and versions only grow. I2: the primary is in isr; isr, elr and
-//! learners are disjoint; elr is empty unless |isr| < min_isr.
+//! learners are disjoint; nobody comes into elr unless |isr| < min_isr. (With fewer replicas, |isr| may be enough while elr
+//! still names somebody; the primary then counts it as one short.)
 //!
 //! That isr holds only current incarnations is checked by its consequences, in I3. For I1 only what nodes have received
 //! counts: a coordinator that loses its state before anybody has heard of a change has not made it.
@@ -8,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proto::cluster_map::{ClusterMap, SlotConfig};
+use proto::id::Incarnation;
 use proto::slot::SlotId;
 
 use crate::world::World;
@@ -23,7 +25,9 @@ impl World {
         if copies.iter().collect::<BTreeSet<_>>().len() < copies.len() {
             wrong = Some("one node in two roles");
         }
-        if !config.elr.is_empty() && config.isr.len() >= min_isr {
+        let before = self.oracle.model(slot).published.clone();
+        let is_new = |member: &Incarnation| !before.as_ref().is_some_and(|before| before.elr.contains(member));
+        if config.isr.len() >= min_isr && config.elr.iter().any(is_new) {
             wrong = Some("former members though there are enough in sync");
         }
         if let Some(what) = wrong {
