@@ -160,9 +160,6 @@ bugs! {
     /// What a coordinator has decided since it was started with an older state counts where an in-sync set is large enough
     /// for quorum writes now, whether or not it is its own.
     OwnJudgedBySize,
-    /// A primary whose in-sync set is large enough only since there are to be fewer replicas forgets that former members may
-    /// still lead.
-    FormerMembersForgotten,
 }
 
 /// Which bugs are planted.

@@ -120,7 +120,7 @@ impl<B: Bugs> Slot<B> {
         primary.in_sync = small(config.isr.len());
         // IMPORTANT: former members may still lead, also where the set is large enough only since there are to be fewer
         // replicas. Until the coordinator has taken their claim away, the set is one short.
-        let has_former = !config.elr.is_empty() && !self.bugs.plants(Bug::FormerMembersForgotten);
+        let has_former = !config.elr.is_empty();
         let short_of = if has_former { config.isr.len() + 1 } else { 0 };
         primary.min_isr = small(cluster_settings.min_isr().max(short_of));
         primary.copies = small(cluster_settings.copies());
