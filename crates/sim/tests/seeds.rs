@@ -13,7 +13,7 @@ use sim::run::{run, run_with_story};
 use sim::stats::Stats;
 
 /// How many seeds are run without a planted bug.
-const CLEAN: u64 = 100;
+const CLEAN: u64 = 180;
 
 /// If the recorded seed of a bug no longer finds it, the search covers the seeds below this number.
 const SEARCHED: u64 = 1_000;
