@@ -19,8 +19,8 @@ use crate::record::Record;
 use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 
-/// The limit for the tails of all slots of a node together, in bytes of records, those included that they have replaced. A slot whose tail does not fit drops
-/// it; whoever needs it is filled.
+/// The limit for the tails of all slots of a node together, in bytes of records and of those that they have replaced. A
+/// slot whose tail does not fit drops it; whoever needs it is filled.
 pub const TAIL_BYTES: usize = 64 * 1024 * 1024;
 
 /// How many of its terms a log remembers. Copies that agree only on older ones are filled.
