@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     CutOneWay,
     /// Nothing gets through between two servers, in either direction.
     CutBothWays,
+    /// Nothing gets through between one node and the other nodes. The coordinator and clients still reach it.
+    IsolateFromNodes,
     /// Nothing gets through between one server and all the others. Clients still reach it.
     IsolateFromServers,
     /// Nothing gets through between one server and anybody else.
@@ -39,7 +41,7 @@ pub(crate) struct Fault {
 }
 
 /// All kinds with their weights.
-const KINDS: [(Kind, usize); 9] = [
+const KINDS: [(Kind, usize); 10] = [
     (Kind::KillNode, 5),
     (Kind::StopNode, 2),
     (Kind::PauseNode, 5),
@@ -47,6 +49,7 @@ const KINDS: [(Kind, usize); 9] = [
     (Kind::PauseCoordinator, 2),
     (Kind::CutOneWay, 3),
     (Kind::CutBothWays, 3),
+    (Kind::IsolateFromNodes, 3),
     (Kind::IsolateFromServers, 3),
     (Kind::IsolateFromAll, 2),
 ];
@@ -79,12 +82,20 @@ impl Kind {
             Self::KillNode => Some("node killed"),
             Self::StopNode => Some("node asked to stop"),
             Self::PauseNode => Some("node paused"),
+            Self::IsolateFromNodes => Some("node cut off from nodes"),
             _ => None,
         }
     }
 
     fn is_cut(self) -> bool {
-        matches!(self, Self::CutOneWay | Self::CutBothWays | Self::IsolateFromServers | Self::IsolateFromAll)
+        matches!(
+            self,
+            Self::CutOneWay
+                | Self::CutBothWays
+                | Self::IsolateFromNodes
+                | Self::IsolateFromServers
+                | Self::IsolateFromAll
+        )
     }
 }
 
@@ -99,6 +110,7 @@ impl Fault {
             Kind::KillNode | Kind::StopNode | Kind::PauseNode => {
                 *random.pick(&(0..nodes).filter(|&node| is_well(node)).collect::<Vec<_>>())?
             }
+            Kind::IsolateFromNodes => random.index(nodes),
             _ => random.index(nodes + 1),
         };
         if !kind.is_cut() && !is_well(server) {
@@ -107,6 +119,7 @@ impl Fault {
         let others = (0..=nodes).filter(|&other| other != server);
         let both_ways = |other| [(other, server), (server, other)];
         let cuts = match kind {
+            Kind::IsolateFromNodes => others.filter(|&other| other < nodes).flat_map(both_ways).collect(),
             Kind::IsolateFromServers => others.flat_map(both_ways).collect(),
             Kind::IsolateFromAll => others.chain([OUTSIDE]).flat_map(both_ways).collect(),
             Kind::CutOneWay | Kind::CutBothWays => {
@@ -184,6 +197,7 @@ impl Fault {
             Kind::KillNode | Kind::KillCoordinator => format!("kill {server}"),
             Kind::StopNode => format!("stop {server} by SIGTERM"),
             Kind::PauseNode | Kind::PauseCoordinator => format!("pause {server}"),
+            Kind::IsolateFromNodes => format!("isolate {server} from the other nodes"),
             Kind::IsolateFromServers => format!("isolate {server} from the other servers"),
             Kind::IsolateFromAll => format!("isolate {server} from everybody"),
             Kind::CutOneWay | Kind::CutBothWays => {

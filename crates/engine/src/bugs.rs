@@ -42,6 +42,8 @@ bugs! {
     MarkMovesBelowMinimum,
     /// If no in-sync copy is left, any former in-sync copy may lead (KIP-966).
     AnyFormerMember,
+    /// A former member leads although the only one in sync is there and may serve.
+    FormerMemberBesidePrimary,
     /// A follower accepts records of a past epoch.
     NoEpochCheck,
     /// A log is truncated to the durable mark, and what the new primary has beyond it is assumed to be present

@@ -97,6 +97,8 @@ pub enum Event {
     Dead(NodeAddr),
     /// A primary is being replaced: it is silent, and a copy of one of its slots complains, too.
     Suspected(NodeAddr),
+    /// A primary is being replaced: it is heard, but it and the copies of some slots do not hear each other.
+    CutOff(NodeAddr),
     /// A coordinator without state waits for these nodes to report what they know.
     Awaiting(Vec<NodeAddr>),
     /// An operator has said not to wait for a node.

@@ -25,6 +25,8 @@ pub(crate) struct ClusterView<B: Bugs = NoBugs> {
     /// Suspected, with the nodes that complained about them. If one of those has a copy, the slot needs another
     /// primary.
     pub accused: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
+    /// Heard, but they and copies of their slots do not hear each other, with the nodes that complained about them.
+    pub cut_off: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
     /// Alive, but not heard from at the moment: nothing is handed over to them.
     pub suspected: BTreeSet<Incarnation>,
     /// Alive, but with a full disk or about to stop: they lead nothing that another member can lead.
@@ -116,10 +118,32 @@ pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterVi
 }
 
 impl<B: Bugs> ClusterView<B> {
-    /// Whether the primary is suspected and a copy of the slot complains about it.
+    /// Whether the slot needs another primary: this one is suspected and a copy of the slot complains about it, or it is
+    /// cut off.
     pub(crate) fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
         let accusers = self.accused.get(&primary);
         accusers.is_some_and(|accusers| config.copies().any(|copy| copy != primary && accusers.contains(&copy)))
+            || self.is_cut_off(config, primary)
+    }
+
+    /// Whether quorum writes go on without the primary, and not with it: it and too many in-sync copies do not hear each
+    /// other, and on their side there are enough copies.
+    ///
+    /// IMPORTANT: an in-sync copy must be among them. A former member has all that was promised, but the primary may
+    /// serve without its lease.
+    pub(crate) fn is_cut_off(&self, config: &SlotConfig, primary: Incarnation) -> bool {
+        let Some(complainers) = self.cut_off.get(&primary) else { return false };
+        let is_apart = |copy: &Incarnation| {
+            *copy != primary
+                && complainers.contains(copy)
+                && self.is_heard(*copy)
+                && !self.avoid_as_primary.contains(copy)
+        };
+        let in_sync = config.isr.iter().filter(|copy| is_apart(copy)).count();
+        let any_member = in_sync > 0 || self.bugs.plants(Bug::FormerMemberBesidePrimary);
+        any_member
+            && config.isr.len() - in_sync < self.min_isr
+            && config.copies().filter(is_apart).count() >= self.min_isr
     }
 
     /// Whether the node is registered and not suspected.
@@ -313,7 +337,7 @@ fn replace_primary(
     if !candidates.is_empty() {
         return Plan::Promote(if heard.is_empty() { [candidates, reborn].concat() } else { heard });
     }
-    if !up.is_empty() {
+    if !up.is_empty() && !view.bugs.plants(Bug::FormerMemberBesidePrimary) {
         return Plan::Keep; // Only the primary itself, which may be merely slow: the removal timeout decides.
     }
     if !reborn.is_empty() {

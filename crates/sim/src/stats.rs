@@ -53,6 +53,7 @@ stats! {
     deposed
     expelled
     suspected
+    cut_off
     removed
     cut_away
     async_lost

@@ -19,7 +19,7 @@ const CLEAN: u64 = 180;
 const SEARCHED: u64 = 1_000;
 
 /// Each bug, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 66] = [
+const FOUND_BY: [(Bug, u64); 67] = [
     (Bug::PromoteAnyCopy, 1),
     (Bug::TrustWithoutProof, 49),
     (Bug::StaleIncarnationAdmitted, 437),
@@ -30,6 +30,7 @@ const FOUND_BY: [(Bug, u64); 66] = [
     (Bug::ShrinkCountedEarly, 0),
     (Bug::MarkMovesBelowMinimum, 2),
     (Bug::AnyFormerMember, 4),
+    (Bug::FormerMemberBesidePrimary, 11),
     (Bug::NoEpochCheck, 17),
     (Bug::CutByMark, 2),
     (Bug::UncommittedRead, 53),

@@ -122,6 +122,7 @@ impl<B: Bugs> Coordinator<B> {
         if self.phase != Phase::Serving {
             return; // It is proposed again.
         }
+        self.suspicion.hear_each_other(from, follower);
         let min_isr = self.settings.cluster_settings.min_isr();
         let mut is_awaited = false;
         for SlotAt { slot, version } in slots.into_iter().filter(|at| self.settings.bits.has(at.slot)) {
@@ -197,10 +198,21 @@ impl<B: Bugs> Coordinator<B> {
 
     /// A member makes no progress. If the follower is not a member, the primary is withdrawing a proposed admission:
     /// the version of the configuration advances, so that an admission in flight comes too late.
+    ///
+    /// Where the primary turns out to be the one that is cut off, the members stay in the set, for one of them to lead.
     fn expel(&mut self, now: Timestamp, from: Incarnation, follower: Incarnation, slots: &[SlotAt]) {
         let min_isr = self.settings.cluster_settings.min_isr();
+        self.suspicion.expels(now, from, follower);
+        let view = self.view(now);
+        let is_cut_off = |at: &SlotAt| self.proposed(from, *at, |config| view.is_cut_off(config, from).then_some(()));
+        if self.promotion.is_none()
+            && view.cut_off.contains_key(&from)
+            && slots.iter().any(|at| is_cut_off(at).is_some())
+        {
+            self.advance(now);
+        }
         self.propose(now, from, slots, |config| {
-            if follower == from || !config.copies().any(|copy| copy == follower) {
+            if view.is_cut_off(config, from) || follower == from || !config.copies().any(|copy| copy == follower) {
                 return None;
             }
             if let Some(member) = config.isr.iter().position(|member| *member == follower) {

@@ -209,11 +209,12 @@ impl<B: Bugs> Coordinator<B> {
         if lost.is_empty() {
             return;
         }
-        for accused in view.accused.keys() {
-            if let Some(addr) = self.registry.addr_of(*accused).cloned() {
-                self.event(Event::Suspected(addr));
-            }
-        }
+        let addr_of = |node: &Incarnation| self.registry.addr_of(*node).cloned();
+        let cut_off: BTreeSet<_> = lost.iter().filter_map(|lost| self.map.config(lost.slot).primary).collect();
+        let cut_off = cut_off.iter().filter(|primary| view.cut_off.contains_key(primary)).filter_map(addr_of);
+        let suspected = view.accused.keys().filter_map(addr_of).map(Event::Suspected);
+        let replaced: Vec<_> = suspected.chain(cut_off.map(Event::CutOff)).collect();
+        replaced.into_iter().for_each(|event| self.event(event));
         let (mut promoted, mut anew) = (0, 0);
         let (mut unproven, mut older) = (DegradedPromotions::default(), DegradedPromotions::default());
         for Lost { slot, survivors, what } in lost {
@@ -312,6 +313,7 @@ impl<B: Bugs> Coordinator<B> {
             leaving: self.leavers(),
             wanted: self.wanted(),
             accused: self.suspicion.accused(now, &self.registry),
+            cut_off: self.suspicion.cut_off(now, &self.registry),
             suspected: self.registry.suspects(now),
             unheard: self.registry.unheard_since(self.unproven_at),
             reborn: self.reborn.clone(),

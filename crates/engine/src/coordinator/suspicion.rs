@@ -1,5 +1,6 @@
-//! Suspecting that a node is dead before the timeout: when neither the coordinator nor a copy of one of its slots hears
-//! from it. Either alone may be the fault of a single connection.
+//! Replacing a primary before the timeout: when neither the coordinator nor a copy of one of its slots hears from it, or
+//! when it and so many of the copies do not hear each other that the slot goes on without it and not with it. A complaint
+//! alone may be the fault of a single connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use proto::id::Incarnation;
 
 use super::Coordinator;
 use crate::bugs::Bugs;
-use crate::registry::Registry;
+use crate::registry::{Registry, SUSPECT_AFTER};
 use crate::time::Timestamp;
 
 /// How long a complaint counts. It is repeated while its cause lasts.
@@ -22,7 +23,11 @@ const SLEPT: Duration = Duration::from_millis(400);
 pub(super) struct Suspicion {
     /// By the node complained about and the complaining node: the time of the last complaint.
     complaints: BTreeMap<Incarnation, BTreeMap<Incarnation, Timestamp>>,
+    /// By the primary: when it last asked to expel a copy that complained about it.
+    parted: BTreeMap<Incarnation, Timestamp>,
     last_call: Timestamp,
+    /// When the coordinator last noticed that it had been asleep. What it hears right after is old.
+    woke: Timestamp,
 }
 
 impl Suspicion {
@@ -34,17 +39,38 @@ impl Suspicion {
         self.complaints.entry(about).or_default().insert(from, now);
     }
 
+    /// A primary asks to expel a copy because it does not hear it, or the copy does not follow.
+    pub(super) fn expels(&mut self, now: Timestamp, primary: Incarnation, copy: Incarnation) {
+        if self.complainers(now, primary).contains(&copy) {
+            self.parted.insert(primary, now);
+        }
+    }
+
+    /// A primary has filled a copy: whatever each of them said of the other is over.
+    pub(super) fn hear_each_other(&mut self, primary: Incarnation, copy: Incarnation) {
+        for (about, from) in [(primary, copy), (copy, primary)] {
+            self.parted.remove(&about);
+            self.complaints.entry(about).or_default().remove(&from);
+        }
+    }
+
     /// The nodes that are both suspected and complained about, and who complained.
     pub(super) fn accused(&self, now: Timestamp, registry: &Registry) -> BTreeMap<Incarnation, BTreeSet<Incarnation>> {
-        let mut accused = BTreeMap::new();
-        for (about, from) in self.complaints.iter().filter(|(about, _)| registry.is_suspect(now, **about)) {
-            let counts = |at: &Timestamp| now - *at < COMPLAINT_TIME;
-            let from: BTreeSet<_> = from.iter().filter(|(_, at)| counts(at)).map(|(from, _)| *from).collect();
-            if !from.is_empty() {
-                accused.insert(*about, from);
-            }
-        }
-        accused
+        let suspects = self.complaints.keys().filter(|about| registry.is_suspect(now, **about));
+        let accused = suspects.map(|about| (*about, self.complainers(now, *about)));
+        accused.filter(|(_, from)| !from.is_empty()).collect()
+    }
+
+    /// The nodes that are heard but do not hear copies which do not hear them either, and who complained.
+    pub(super) fn cut_off(&self, now: Timestamp, registry: &Registry) -> BTreeMap<Incarnation, BTreeSet<Incarnation>> {
+        let is_news = |at: Timestamp| now - at < COMPLAINT_TIME && now - self.woke >= SUSPECT_AFTER;
+        let parted = self.parted.iter().filter(|(node, at)| is_news(**at) && !registry.is_suspect(now, **node));
+        parted.map(|(node, _)| (*node, self.complainers(now, *node))).collect()
+    }
+
+    fn complainers(&self, now: Timestamp, about: Incarnation) -> BTreeSet<Incarnation> {
+        let from = self.complaints.get(&about).into_iter().flatten();
+        from.filter(|(_, at)| now - **at < COMPLAINT_TIME).map(|(from, _)| *from).collect()
     }
 
     /// When the next node that is complained about becomes suspected, if nothing is heard from it.
@@ -58,6 +84,7 @@ impl Suspicion {
             from.retain(|_, at| now - *at < COMPLAINT_TIME);
             !from.is_empty()
         });
+        self.parted.retain(|_, at| now - *at < COMPLAINT_TIME);
     }
 }
 
@@ -67,6 +94,7 @@ impl<B: Bugs> Coordinator<B> {
         let slept = now - self.suspicion.last_call > SLEPT;
         self.suspicion.last_call = now;
         if slept {
+            self.suspicion.woke = now;
             self.registry.excuse(now);
         }
         self.suspicion.forget_old(now);

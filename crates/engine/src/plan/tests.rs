@@ -88,6 +88,28 @@ fn a_suspect_is_replaced_only_where_a_copy_of_the_slot_complains() {
 }
 
 #[test]
+fn a_primary_that_is_heard_is_replaced_where_enough_copies_and_it_do_not_hear_each_other() {
+    let mut view = view(&[1, 2, 3, 4], &[]);
+    let target = incarnations(&[1, 2, 3]);
+    let full = config(1, &[1, 2, 3], &[]);
+    view.cut_off.insert(Incarnation(1), [2].map(Incarnation).into());
+    assert_eq!(plan(&full, &target, &view), Plan::Keep, "it goes on with 3");
+    view.cut_off.insert(Incarnation(1), [2, 4].map(Incarnation).into());
+    assert_eq!(plan(&full, &target, &view), Plan::Keep, "4 has no copy");
+    view.cut_off.insert(Incarnation(1), [2, 3].map(Incarnation).into());
+    assert_eq!(plan(&full, &target, &view), Plan::Promote(incarnations(&[2, 3])));
+    let replica = config(2, &[2, 1, 3], &[]);
+    assert_eq!(plan(&replica, &incarnations(&[2, 1, 3]), &view), Plan::Keep, "it is only a replica");
+    let with_a_learner = config(1, &[1, 2], &[3]);
+    assert_eq!(plan(&with_a_learner, &target, &view), Plan::Promote(incarnations(&[2])), "3 can be filled");
+    assert_eq!(plan(&config(1, &[1, 4], &[2, 3]), &target, &view), Plan::Keep, "no member is among them");
+    let alone = with_elr(config(1, &[1], &[]), &[2, 3]);
+    assert_eq!(plan(&alone, &target, &view), Plan::Keep, "it may serve without a word from former members");
+    view.avoid_as_primary = incarnations(&[3]).into_iter().collect();
+    assert_eq!(plan(&full, &target, &view), Plan::Keep, "3 is about to stop, and 2 alone is not enough");
+}
+
+#[test]
 fn where_no_member_is_left_a_former_one_leads_that_has_all_that_was_promised() {
     let small = with_elr(config(1, &[1], &[]), &[2]);
     let target = incarnations(&[2, 3]);

@@ -426,6 +426,7 @@ impl World {
             Event::Room(addr) => format!("{} has room again", name(addr)),
             Event::Left(addr) => format!("{} left", name(addr)),
             Event::Dead(addr) => format!("{} is dead", name(addr)),
+            Event::CutOff(addr) => format!("{} and its replicas do not hear each other", name(addr)),
             Event::Suspected(addr) => format!("{} is silent and complained about", name(addr)),
             Event::Awaiting(nodes) => {
                 format!("waits for {}", nodes.iter().map(name_of).collect::<Vec<_>>().join(" and "))
