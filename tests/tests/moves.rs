@@ -155,6 +155,10 @@ fn one_command_replaces_a_node_by_one_that_joins() {
     }
     let waits = tell(&cluster, &format!("REPLACE {new_addr} 127.0.0.1:1"));
     assert_eq!(waits, format!("OK Node {new_addr} leaves once 127.0.0.1:1 has joined: start it"));
+    let first = cluster.node(0).addr.clone();
+    let taken = tell(&cluster, &format!("REPLACE {first} 127.0.0.1:1"));
+    let why = format!("the new node is to take the place of {new_addr} once it has joined; nothing was changed");
+    assert!(taken.starts_with(&format!("ERROR UNAVAILABLE {why}")), "{taken}");
     assert_eq!(tell(&cluster, &format!("RECOMMISSION {new_addr}")), format!("OK Node {new_addr} stays"));
 }
 

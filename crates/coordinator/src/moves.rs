@@ -59,6 +59,10 @@ fn refused(addr: &NodeAddr, error: DecommissionError) -> Response<'static> {
         DecommissionError::Itself => {
             format!("node {addr} cannot be replaced by itself or by a node that is leaving; nothing was changed")
         }
+        DecommissionError::Taken(other) => format!(
+            "the new node is to take the place of {other} once it has joined; nothing was changed, to replace {addr} \
+             instead send RECOMMISSION {other} first"
+        ),
     };
     Response::Error(ErrorReply::Unavailable(why))
 }

@@ -121,6 +121,10 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     unproven_promotions: u64,
     /// The time until which slots whose members are all coming back wait for the rest of them.
     reborn_grace: Timestamp,
+    /// The nodes that were taken off as silent since any node was last heard.
+    deserters: BTreeSet<Incarnation>,
+    /// These nodes, once one of them is back, and until when the others are expected.
+    expected: (BTreeSet<Incarnation>, Timestamp),
     /// While a map is taken over: who is named in any map that was brought and has not reported what it knows.
     awaited: BTreeMap<Incarnation, NodeAddr>,
     /// When to report who of these is still missing.
@@ -205,6 +209,8 @@ impl<B: Bugs> Coordinator<B> {
             unproven_at: Timestamp::default(),
             unproven_promotions: 0,
             reborn_grace: Timestamp::default(),
+            deserters: BTreeSet::new(),
+            expected: Default::default(),
             awaited: BTreeMap::new(),
             report_awaited_at: None,
             starts: Vec::new(),
@@ -303,6 +309,7 @@ impl<B: Bugs> Coordinator<B> {
         let retry = self.handing_over.values().map(|(_, asked)| *asked + HAND_OVER_RETRY).min();
         let settled = self.awaits_settling.then_some(self.settled_at);
         let grace = Some(self.reborn_grace).filter(|grace| *grace > self.suspicion.last_call());
+        let expected = Some(self.expected.1).filter(|until| *until > self.suspicion.last_call());
         let suspicion = self.suspicion.next_check(&self.registry);
         [
             phase,
@@ -310,6 +317,7 @@ impl<B: Bugs> Coordinator<B> {
             retry,
             settled,
             grace,
+            expected,
             suspicion,
             self.replan_at,
             self.report_awaited_at,
@@ -327,6 +335,8 @@ impl<B: Bugs> Coordinator<B> {
             self.goes_away(now, &addr, node.by_hand);
             if node.by_hand {
                 self.gone.insert(node.incarnation);
+            } else {
+                self.deserters.insert(node.incarnation);
             }
             if let Some(promotion) = &mut self.promotion {
                 promotion.forget(node.incarnation);

@@ -151,7 +151,7 @@ pub struct Accepted {
 }
 
 /// Why a node cannot be decommissioned or a decommission cannot be canceled. Nothing has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecommissionError {
     /// No node is known at that address; or, when canceling, it is not leaving.
     NotFound,
@@ -165,6 +165,8 @@ pub enum DecommissionError {
     TooLate,
     /// The node that is to take its place is the node itself, or is leaving as well.
     Itself,
+    /// The node that is to take its place is to take that of this one.
+    Taken(NodeAddr),
 }
 
 /// The result of an operator's request to replace a node.

@@ -22,11 +22,10 @@ pub(crate) struct ClusterView<B: Bugs = NoBugs> {
     pub by_hand: BTreeSet<Incarnation>,
     /// Known never to come back with their memory: replaced by a newer start, or given up by an operator.
     pub gone: BTreeSet<Incarnation>,
-    /// Suspected, with the nodes that complained about them. If one of those has a copy, the slot needs another
-    /// primary.
-    pub accused: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
-    /// Heard, but they and copies of their slots do not hear each other, with the nodes that complained about them.
-    pub cut_off: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
+    /// Primaries that copies of their slots do not hear, with the nodes that complained about them.
+    pub complaints: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
+    /// Those that do not hear one of these copies either.
+    pub parted: BTreeSet<Incarnation>,
     /// Alive, but not heard from at the moment: nothing is handed over to them.
     pub suspected: BTreeSet<Incarnation>,
     /// Alive, but with a full disk or about to stop: they lead nothing that another member can lead.
@@ -46,6 +45,8 @@ pub(crate) struct ClusterView<B: Bugs = NoBugs> {
     pub with_data: BTreeSet<Incarnation>,
     /// Others may be about to come back in the same way.
     pub patient: bool,
+    /// About to come back with what they held: nobody was heard for a while, and one of the others is back.
+    pub expected: BTreeSet<Incarnation>,
     /// How many copies must be in sync for a quorum write.
     pub min_isr: usize,
     /// Planted bugs.
@@ -95,6 +96,17 @@ pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterVi
         // Nobody can be asked or filled, so the ring alone decides.
         return change(config, held_by(target));
     }
+    if !view.hears_member(config) {
+        // IMPORTANT: whatever becomes of the members, older copies are named before their nodes hear of this slot without
+        // them, and give up what may turn out to be all that is left.
+        let named = change(config, SlotConfig { learners: view.older_copies(config), ..config.clone() });
+        if named != Plan::Keep {
+            return named;
+        }
+    }
+    if config.isr.iter().any(|member| view.expected.contains(member)) {
+        return Plan::Keep;
+    }
     let primary = config.primary.filter(|primary| up.contains(primary));
     let is_reborn = config.isr.iter().any(|member| view.reborn.contains_key(member));
     let is_unproven = view.is_unproven(config);
@@ -118,26 +130,29 @@ pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterVi
 }
 
 impl<B: Bugs> ClusterView<B> {
+    /// Whether a copy complains that it does not hear this primary.
+    pub(crate) fn complains(&self, copy: Incarnation, primary: Incarnation) -> bool {
+        copy != primary && self.complaints.get(&primary).is_some_and(|complainers| complainers.contains(&copy))
+    }
+
     /// Whether the slot needs another primary: this one is suspected and a copy of the slot complains about it, or it is
     /// cut off.
     pub(crate) fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
-        let accusers = self.accused.get(&primary);
-        accusers.is_some_and(|accusers| config.copies().any(|copy| copy != primary && accusers.contains(&copy)))
-            || self.is_cut_off(config, primary)
+        let is_suspect = self.suspected.contains(&primary);
+        (is_suspect && config.copies().any(|copy| self.complains(copy, primary))) || self.is_cut_off(config, primary)
     }
 
-    /// Whether quorum writes go on without the primary, and not with it: it and too many in-sync copies do not hear each
-    /// other, and on their side there are enough copies.
+    /// Whether quorum writes go on without the primary, and not with it: it is heard, but it and too many in-sync copies
+    /// do not hear each other, and on their side there are enough copies.
     ///
     /// IMPORTANT: an in-sync copy must be among them. A former member has all that was promised, but the primary may
     /// serve without its lease.
     pub(crate) fn is_cut_off(&self, config: &SlotConfig, primary: Incarnation) -> bool {
-        let Some(complainers) = self.cut_off.get(&primary) else { return false };
+        if !self.parted.contains(&primary) || !self.is_heard(primary) {
+            return false;
+        }
         let is_apart = |copy: &Incarnation| {
-            *copy != primary
-                && complainers.contains(copy)
-                && self.is_heard(*copy)
-                && !self.avoid_as_primary.contains(copy)
+            self.complains(*copy, primary) && self.is_heard(*copy) && !self.avoid_as_primary.contains(copy)
         };
         let in_sync = config.isr.iter().filter(|copy| is_apart(copy)).count();
         let any_member = in_sync > 0 || self.bugs.plants(Bug::FormerMemberBesidePrimary);
@@ -357,9 +372,7 @@ fn replace_primary(
     // A holder of the slot may come back with its data: wait, and let no empty copy lead meanwhile.
     let primary = config.primary.filter(|primary| holders.contains(primary));
     let elr = view.without_gone(&config.elr);
-    // IMPORTANT: older copies stay where they are. If nobody comes back, they are all that is left.
-    let learners = view.older_copies(config);
-    change(config, SlotConfig { primary, isr: holders.to_vec(), learners, elr, ..config.clone() })
+    change(config, SlotConfig { primary, isr: holders.to_vec(), elr, ..config.clone() })
 }
 
 /// The configuration after `chosen` has been promoted.

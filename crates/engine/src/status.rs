@@ -131,6 +131,8 @@ pub struct Status {
     pub timeout: Duration,
     /// Registered nodes that are not heard from, and for how long.
     pub silent: Vec<(NodeAddr, Duration)>,
+    /// Primaries that are heard, but not by these copies of their slots, which are heard, too.
+    pub cut: Vec<(NodeAddr, NodeAddr)>,
     /// Nodes that are away and keep their place, and for how much longer.
     pub away: Vec<(NodeAddr, Duration)>,
     /// Nodes with a full disk.
@@ -181,6 +183,9 @@ impl Status {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("OK Status {}: {}", self.word(), self.summary())];
+        if self.nodes == 0 && !self.problems.is_empty() {
+            lines.push("no node answers: if they run, check the network between them and this coordinator".to_owned());
+        }
         let problems = self.problems.iter().map(|(problem, slots)| self.problem(problem, slots));
         push_some(&mut lines, problems.collect());
         push_some(&mut lines, self.fills.iter().map(Fill::to_string).collect());
@@ -204,6 +209,13 @@ impl Status {
             format!("node {node} has been silent for {span}: after {timeout} it is taken off the ring")
         });
         push_some(&mut lines, silent.collect());
+        let cut = self.cut.iter().map(|(primary, copy)| {
+            format!(
+                "node {copy} does not hear node {primary}, though both answer here: check the network between them; \
+                 until then, {copy} cannot be filled from {primary}"
+            )
+        });
+        push_some(&mut lines, cut.collect());
         let away = self.away.iter().map(|(node, left)| {
             let until = match about(*left) {
                 _ if self.nodes < self.copies => ", or start another node".to_owned(),

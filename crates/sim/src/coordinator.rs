@@ -39,6 +39,8 @@ pub(crate) struct CoordinatorProcess {
     pub(crate) is_paused: bool,
     pub(crate) deferred: Vec<Event>,
     pub(crate) clock: Clock,
+    /// When a node last complained about a primary, by primary and node.
+    pub(crate) complaints: BTreeMap<(Incarnation, Incarnation), u64>,
     sessions: BTreeMap<Incarnation, ConnId>,
     conns: BTreeMap<ConnId, NodeSession>,
     /// The map published last.
@@ -74,6 +76,7 @@ impl CoordinatorProcess {
             is_paused: false,
             deferred: Vec::new(),
             clock: Clock::new(random.spread(1_000_000, 1_000_000_000_000)),
+            complaints: BTreeMap::new(),
             sessions: BTreeMap::new(),
             conns: BTreeMap::new(),
             published: None,
@@ -384,6 +387,9 @@ impl World {
             && let Some(session) = self.coordinator.conns.get_mut(&conn)
         {
             session.sent = MapVersion(0);
+        }
+        if let NodeMessage::Complain { about } = message {
+            self.coordinator.complaints.insert((about, node), self.schedule.now);
         }
         if self.coordinate(|state, now| state.handle_message(now, node, message)) != Some(true) {
             return false;

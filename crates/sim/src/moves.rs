@@ -21,6 +21,9 @@ use crate::oracle::members;
 use crate::schedule::Event;
 use crate::world::World;
 
+/// For how long after a complaint a fill may count as held up, in microseconds: clocks differ.
+const COMPLAINT_COUNTS: u64 = 1_200_000;
+
 impl World {
     /// An operator decommissions a node, takes that back, or replaces the node by another.
     pub(crate) fn decommission(&mut self, n: usize, by: usize, choice: u64) {
@@ -104,14 +107,23 @@ impl World {
 
     /// At most as many slots are filled at once as the operator allows. `begun` is a slot whose fill begins with this
     /// change of the map. Copies that fell behind, or are back with their data, need no permission; `not_asked` of
-    /// these are new in this map.
+    /// these are new in this map. Nor do slots count whose new copies have just complained that they do not hear the
+    /// primary.
     pub(crate) fn check_fills(&mut self, map: &ClusterMap, begun: Option<SlotId>, not_asked: usize) {
         let limit = self.knobs.moves_at_once as usize;
         let Some(slot) = begun.filter(|_| limit > 0 && !self.faults.state_is_lost) else { return };
         // If no member is up, nothing is filled.
         let is_here = |member: &Incarnation| map.member(*member).is_some_and(|member| member.up);
-        let is_filled =
-            |config: &SlotConfig| !config.learners.is_empty() && config.isr.iter().chain(&config.elr).any(is_here);
+        let complains = |learner: &Incarnation, primary: Incarnation| {
+            let complaint = self.coordinator.complaints.get(&(primary, *learner));
+            complaint.is_some_and(|at| self.schedule.now - at < COMPLAINT_COUNTS)
+        };
+        let is_cut = |config: &SlotConfig| {
+            config.primary.is_some_and(|primary| config.learners.iter().all(|learner| complains(learner, primary)))
+        };
+        let is_filled = |config: &SlotConfig| {
+            !config.learners.is_empty() && !is_cut(config) && config.isr.iter().chain(&config.elr).any(is_here)
+        };
         let under_way = map.slots().filter(|(_, config)| is_filled(config)).count().saturating_sub(not_asked);
         self.stats.fills_limited += u64::from(under_way == limit);
         if under_way > limit {

@@ -107,6 +107,7 @@ impl<B: Bugs> Coordinator<B> {
             nodes: self.registry.len(),
             timeout: self.settings.cluster_settings.heartbeat_timeout,
             silent: self.registry.silent(now),
+            cut: self.cut(now),
             away: self.away().map(|(addr, until)| (addr.clone(), until - now)).collect(),
             full: addrs(&self.full),
             short_of_memory: addrs(&self.short_of_memory.values().flatten().copied().collect()),
@@ -163,6 +164,14 @@ impl<B: Bugs> Coordinator<B> {
         };
         status.hand_overs = hand_overs.into_iter().filter_map(hand_over).collect();
         status
+    }
+
+    /// The nodes between which the network fails: primaries, each with a copy that complains about it.
+    fn cut(&self, now: Timestamp) -> Vec<(NodeAddr, NodeAddr)> {
+        let heard = |node| self.registry.addr_of(node).filter(|_| !self.registry.is_suspect(now, node)).cloned();
+        let complaints = self.suspicion.complaints(now).into_iter();
+        let pairs = complaints.flat_map(|(about, from)| from.into_iter().map(move |from| (about, from)));
+        pairs.filter_map(|(about, from)| Some((heard(about)?, heard(from)?))).collect()
     }
 
     fn look(&self, config: &SlotConfig, target: &[Incarnation], view: &ClusterView<B>) -> Look {
@@ -233,7 +242,11 @@ impl<B: Bugs> Coordinator<B> {
         silent.retain(|node| !view.is_heard(*node));
         let filling = to_fill(config, target, view);
         // A node that is away has a place on the ring, but is no target.
-        let places = self.ring.nodes().len().min(self.copies());
+        // Addresses that were registered by hand count only if there are no others.
+        let places = match self.wanted() {
+            0 => self.ring.nodes().len().min(self.copies()),
+            nodes => nodes,
+        };
         Some(Problem::Short {
             in_sync,
             silent: self.named(silent.into_iter()),

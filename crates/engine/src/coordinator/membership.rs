@@ -208,6 +208,9 @@ impl<B: Bugs> Coordinator<B> {
                 (false, true) => Event::Restarted(addr.clone(), incarnation),
                 (false, false) => Event::Registered(addr.clone(), incarnation),
             });
+            if returned {
+                self.expect_the_others(now, incarnation);
+            }
             self.registry.insert(now, addr.clone(), incarnation);
             self.is_back(&addr);
             // Also if addresses registered by hand are served already: nodes of an earlier cluster may be about to
@@ -224,6 +227,24 @@ impl<B: Bugs> Coordinator<B> {
             self.ancestors.insert(incarnation, ancestors);
         }
         self.advance(now);
+    }
+
+    /// A node is back whose silence has cost it its place. If it was the same with all nodes, it was this coordinator
+    /// that heard nobody, and the others are about to be back with what they hold, too.
+    fn expect_the_others(&mut self, now: Timestamp, incarnation: Incarnation) {
+        if self.deserters.contains(&incarnation)
+            && self.registry.incarnations().len() == self.registry.by_hand().count()
+        {
+            self.expected = (std::mem::take(&mut self.deserters), now + GATHERING);
+        }
+    }
+
+    /// The nodes that are about to come back.
+    pub(super) fn expected(&self, now: Timestamp) -> BTreeSet<Incarnation> {
+        let (nodes, until) = &self.expected;
+        let is_away =
+            |node: &&Incarnation| self.map.member(**node).is_some_and(|it| self.registry.get(&it.addr).is_none());
+        nodes.iter().filter(|_| now < *until).filter(is_away).copied().collect()
     }
 
     /// A person registers an address. `false` if it is registered already; nothing changes then.

@@ -50,6 +50,9 @@ impl<B: Bugs> Coordinator<B> {
             return self.decommission(now, old).map(Replaced::Leaves);
         }
         self.may_leave(old)?;
+        if let Some(other) = self.departures.replacing.get(new).filter(|other| *other != old) {
+            return Err(DecommissionError::Taken(other.clone()));
+        }
         self.departures.replacing.insert(new.clone(), old.clone());
         self.event(Event::LeavesFor(old.clone(), new.clone()));
         self.advance(now);
@@ -218,8 +221,13 @@ impl<B: Bugs> Coordinator<B> {
         let starts: BTreeMap<Incarnation, Incarnation> = self.map.members().filter_map(present).collect();
         let mut holders: BTreeSet<Incarnation> = BTreeSet::new();
         let mut is_whole = wanted > 0;
+        let registered = self.registry.incarnations();
+        let stays = |member: &&Incarnation| {
+            let is_here = registered.contains(self.reborn.get(member).unwrap_or(member));
+            is_here && !leavers.contains(member) && !self.gone.contains(member)
+        };
         for config in plan::runs(&self.map) {
-            let staying = config.isr.iter().filter(|member| !leavers.contains(member)).count();
+            let staying = config.isr.iter().filter(stays).count();
             is_whole &= staying >= wanted;
             holders.extend(config.copies().filter_map(|copy| starts.get(&copy)));
         }

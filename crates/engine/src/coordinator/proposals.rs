@@ -35,6 +35,7 @@ impl<B: Bugs> Coordinator<B> {
         let Some(addr) = self.registry.addr_of(from).cloned() else { return false };
         let was_suspect = self.registry.is_suspect(now, from) || self.registry.is_unheard_since(self.unproven_at, from);
         self.registry.heard(now, &addr);
+        self.deserters.clear();
         // A node that is going away must not be taken in just before.
         if was_suspect && !matches!(message, NodeMessage::Stops | NodeMessage::Leave) {
             self.advance(now);
@@ -205,10 +206,7 @@ impl<B: Bugs> Coordinator<B> {
         self.suspicion.expels(now, from, follower);
         let view = self.view(now);
         let is_cut_off = |at: &SlotAt| self.proposed(from, *at, |config| view.is_cut_off(config, from).then_some(()));
-        if self.promotion.is_none()
-            && view.cut_off.contains_key(&from)
-            && slots.iter().any(|at| is_cut_off(at).is_some())
-        {
+        if self.promotion.is_none() && view.parted.contains(&from) && slots.iter().any(|at| is_cut_off(at).is_some()) {
             self.advance(now);
         }
         self.propose(now, from, slots, |config| {

@@ -209,12 +209,17 @@ impl<B: Bugs> Coordinator<B> {
         if lost.is_empty() {
             return;
         }
-        let addr_of = |node: &Incarnation| self.registry.addr_of(*node).cloned();
-        let cut_off: BTreeSet<_> = lost.iter().filter_map(|lost| self.map.config(lost.slot).primary).collect();
-        let cut_off = cut_off.iter().filter(|primary| view.cut_off.contains_key(primary)).filter_map(addr_of);
-        let suspected = view.accused.keys().filter_map(addr_of).map(Event::Suspected);
-        let replaced: Vec<_> = suspected.chain(cut_off.map(Event::CutOff)).collect();
-        replaced.into_iter().for_each(|event| self.event(event));
+        let lost_by: BTreeSet<_> = lost.iter().filter_map(|lost| self.map.config(lost.slot).primary).collect();
+        for primary in view.complaints.keys() {
+            let event = match view.suspected.contains(primary) {
+                true => Event::Suspected,
+                false if view.parted.contains(primary) && lost_by.contains(primary) => Event::CutOff,
+                false => continue,
+            };
+            if let Some(addr) = self.registry.addr_of(*primary).cloned() {
+                self.event(event(addr));
+            }
+        }
         let (mut promoted, mut anew) = (0, 0);
         let (mut unproven, mut older) = (DegradedPromotions::default(), DegradedPromotions::default());
         for Lost { slot, survivors, what } in lost {
@@ -312,14 +317,15 @@ impl<B: Bugs> Coordinator<B> {
             avoid_as_primary: self.full.union(&self.stopping).copied().collect(),
             leaving: self.leavers(),
             wanted: self.wanted(),
-            accused: self.suspicion.accused(now, &self.registry),
-            cut_off: self.suspicion.cut_off(now, &self.registry),
+            complaints: self.suspicion.complaints(now),
+            parted: self.suspicion.parted(now),
             suspected: self.registry.suspects(now),
             unheard: self.registry.unheard_since(self.unproven_at),
             reborn: self.reborn.clone(),
             unproven: self.unproven.clone(),
             with_data: self.with_data.clone(),
             patient: now < self.reborn_grace,
+            expected: self.expected(now),
             min_isr: self.settings.cluster_settings.min_isr(),
             bugs: self.bugs,
         }

@@ -54,18 +54,16 @@ impl Suspicion {
         }
     }
 
-    /// The nodes that are both suspected and complained about, and who complained.
-    pub(super) fn accused(&self, now: Timestamp, registry: &Registry) -> BTreeMap<Incarnation, BTreeSet<Incarnation>> {
-        let suspects = self.complaints.keys().filter(|about| registry.is_suspect(now, **about));
-        let accused = suspects.map(|about| (*about, self.complainers(now, *about)));
-        accused.filter(|(_, from)| !from.is_empty()).collect()
+    /// The nodes that are complained about, and who complained.
+    pub(super) fn complaints(&self, now: Timestamp) -> BTreeMap<Incarnation, BTreeSet<Incarnation>> {
+        let complaints = self.complaints.keys().map(|about| (*about, self.complainers(now, *about)));
+        complaints.filter(|(_, from)| !from.is_empty()).collect()
     }
 
-    /// The nodes that are heard but do not hear copies which do not hear them either, and who complained.
-    pub(super) fn cut_off(&self, now: Timestamp, registry: &Registry) -> BTreeMap<Incarnation, BTreeSet<Incarnation>> {
+    /// The primaries that do not hear copies which do not hear them either.
+    pub(super) fn parted(&self, now: Timestamp) -> BTreeSet<Incarnation> {
         let is_news = |at: Timestamp| now - at < COMPLAINT_TIME && now - self.woke >= SUSPECT_AFTER;
-        let parted = self.parted.iter().filter(|(node, at)| is_news(**at) && !registry.is_suspect(now, **node));
-        parted.map(|(node, _)| (*node, self.complainers(now, *node))).collect()
+        self.parted.iter().filter(|(_, at)| is_news(**at)).map(|(primary, _)| *primary).collect()
     }
 
     fn complainers(&self, now: Timestamp, about: Incarnation) -> BTreeSet<Incarnation> {

@@ -4,6 +4,9 @@
 //! A node that is back with the data on its disk does not count. It is sent what it lacks in all its slots at once: if
 //! a slot had to wait for its turn, what the node holds of it would no longer be a copy and would be given up.
 //!
+//! Nor does a slot whose primary and new copies do not hear each other: it would take a place for as long as the network
+//! is cut between two nodes, and nothing else could be repaired. Of these slots, no more begin than there are places.
+//!
 //! Nor does a node that comes back with data for a slot of which no member is heard: that data may be all that is left.
 //! If no member is registered, nothing is copied, and the learners take nobody's turn.
 
@@ -35,19 +38,24 @@ impl<B: Bugs> Coordinator<B> {
             let is_new = |learner: &Incarnation| is_new(before, learner);
             before.learners.is_empty() && !next.learners.is_empty() && next.learners.iter().all(is_new)
         };
-        let is_under_way = |config: &SlotConfig| !config.learners.is_empty() && view.has_member_here(config);
+        let has_fill = |config: &SlotConfig| !config.learners.is_empty() && view.has_member_here(config);
+        let is_under_way = |config: &SlotConfig| has_fill(config) && !is_cut(config, view);
         // A slot that lost its primary and gets another continues with the copies it had.
         let goes_on = |(slot, next): &&(SlotId, SlotConfig)| {
             !is_under_way(self.map.config(*slot)) && is_under_way(next) && !begins(*slot, next)
         };
         let under_way = self.map.slots().filter(|(_, config)| is_under_way(config)).count()
             + changes.iter().filter(goes_on).count();
+        let cut = self.map.slots().filter(|(_, config)| has_fill(config) && is_cut(config, view)).count();
         let mut beginning: Vec<_> = changes.iter_mut().filter(|(slot, next)| begins(*slot, next)).collect();
-        beginning.sort_by_key(|(_, next)| (stands_still(next, view), next.isr.len()));
+        beginning.sort_by_key(|(_, next)| (is_cut(next, view), stands_still(next, view), next.isr.len()));
         let mut waiting = 0;
-        for (_, next) in beginning.into_iter().skip(limit.saturating_sub(under_way)) {
-            waiting += usize::from(!stands_still(next, view));
-            next.learners.clear();
+        for (number, (_, next)) in beginning.into_iter().enumerate() {
+            let before_it = under_way + number + if is_cut(next, view) { cut } else { 0 };
+            if before_it >= limit {
+                waiting += usize::from(!is_cut(next, view) && !stands_still(next, view));
+                next.learners.clear();
+            }
         }
         changes.retain(|(slot, next)| !self.map.config(*slot).has_same_holders(next));
         let changed: BTreeSet<SlotId> = changes.iter().map(|(slot, _)| *slot).collect();
@@ -62,6 +70,12 @@ impl<B: Bugs> Coordinator<B> {
             changes.push((slot, SlotConfig { learners: Vec::new(), ..SlotConfig::clone(config) }));
         }
     }
+}
+
+/// Whether a slot has copies to fill and none of them hears the primary.
+fn is_cut(config: &SlotConfig, view: &ClusterView<impl Bugs>) -> bool {
+    let cannot_hear = |learner| config.primary.is_some_and(|primary| view.complains(learner, primary));
+    !config.learners.is_empty() && config.learners.iter().copied().all(cannot_hear)
 }
 
 /// Whether a slot has copies to fill and none of them can be filled: their nodes are silent, have full disks, or are

@@ -71,7 +71,8 @@ fn a_lost_primary_is_replaced_from_the_in_sync_set_only() {
 #[test]
 fn a_suspect_is_replaced_only_where_a_copy_of_the_slot_complains() {
     let mut view = view(&[1, 2, 3, 4], &[]);
-    view.accused.insert(Incarnation(1), [Incarnation(3)].into());
+    view.suspected = [Incarnation(1)].into();
+    view.complaints.insert(Incarnation(1), [Incarnation(3)].into());
     let target = incarnations(&[1, 2]);
     assert_eq!(plan(&config(1, &[1, 2], &[]), &target, &view), Plan::Keep, "3 has no copy");
     let plan_of_3 = plan(&config(1, &[1, 2, 3], &[]), &target, &view);
@@ -92,11 +93,12 @@ fn a_primary_that_is_heard_is_replaced_where_enough_copies_and_it_do_not_hear_ea
     let mut view = view(&[1, 2, 3, 4], &[]);
     let target = incarnations(&[1, 2, 3]);
     let full = config(1, &[1, 2, 3], &[]);
-    view.cut_off.insert(Incarnation(1), [2].map(Incarnation).into());
+    view.parted.insert(Incarnation(1));
+    view.complaints.insert(Incarnation(1), [2].map(Incarnation).into());
     assert_eq!(plan(&full, &target, &view), Plan::Keep, "it goes on with 3");
-    view.cut_off.insert(Incarnation(1), [2, 4].map(Incarnation).into());
+    view.complaints.insert(Incarnation(1), [2, 4].map(Incarnation).into());
     assert_eq!(plan(&full, &target, &view), Plan::Keep, "4 has no copy");
-    view.cut_off.insert(Incarnation(1), [2, 3].map(Incarnation).into());
+    view.complaints.insert(Incarnation(1), [2, 3].map(Incarnation).into());
     assert_eq!(plan(&full, &target, &view), Plan::Promote(incarnations(&[2, 3])));
     let replica = config(2, &[2, 1, 3], &[]);
     assert_eq!(plan(&replica, &incarnations(&[2, 1, 3]), &view), Plan::Keep, "it is only a replica");
@@ -107,6 +109,15 @@ fn a_primary_that_is_heard_is_replaced_where_enough_copies_and_it_do_not_hear_ea
     assert_eq!(plan(&alone, &target, &view), Plan::Keep, "it may serve without a word from former members");
     view.avoid_as_primary = incarnations(&[3]).into_iter().collect();
     assert_eq!(plan(&full, &target, &view), Plan::Keep, "3 is about to stop, and 2 alone is not enough");
+}
+
+#[test]
+fn nothing_changes_while_members_are_expected_back() {
+    let mut view = view(&[2], &[]);
+    view.expected = incarnations(&[1]).into_iter().collect();
+    let target = incarnations(&[2]);
+    assert_eq!(plan(&config(1, &[1, 2], &[]), &target, &view), Plan::Keep);
+    assert_eq!(plan(&config(3, &[3, 2], &[1]), &target, &view), Plan::Promote(incarnations(&[2])), "1 is no member");
 }
 
 #[test]

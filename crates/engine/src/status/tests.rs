@@ -18,6 +18,7 @@ fn status() -> Status {
         nodes: 3,
         timeout: Duration::from_secs(10),
         silent: Vec::new(),
+        cut: Vec::new(),
         away: Vec::new(),
         full: Vec::new(),
         short_of_memory: Vec::new(),

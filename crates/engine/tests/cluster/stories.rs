@@ -192,6 +192,7 @@ fn run(world: &mut World, command: &str) -> String {
         }
         ["fills"] => return format!("{} slots were filled\n", world.fills.take()),
         ["lag", name] => return format!("{} messages\n", world.member(name).node.lag().items),
+        ["status"] => return world.coordinator.status(world.now).lines().join("\n") + "\n",
         ["keys"] => {
             return world.names().iter().fold(String::new(), |text, name| {
                 format!("{text}{name} {} keys, {} records\n", world.member(name).node.keys(), records(world, name))
