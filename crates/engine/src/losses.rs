@@ -62,7 +62,7 @@ impl Losses {
     }
 
     /// The lost writes that are kept, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Loss> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Loss> {
         self.kept.iter()
     }
 }

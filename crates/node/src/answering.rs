@@ -25,6 +25,12 @@ const NO_DEADLINE: i64 = -1;
 /// The longest value, in bytes, that Redis stores in one allocation with its header and reports as `embstr`.
 const EMBEDDED_BYTES: usize = 44;
 
+/// How many bytes of a key or value a line of `LOSSES` shows.
+const SHOWN_BYTES: usize = 1_000;
+
+/// The longest answer to `LOSSES`, in bytes. The client program accepts four times as much.
+const LISTED_BYTES: usize = 16 * 1024 * 1024;
+
 /// The answer to a read. `now` is called only where it matters.
 #[must_use]
 pub(crate) fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime) -> Response<'_> {
@@ -210,8 +216,17 @@ pub(crate) fn losses(losses: &Losses) -> Response<'static> {
     if losses.count() == 0 {
         return Response::Text("OK No losses".to_owned());
     }
-    let head = format!("OK {} losses:", losses.count());
-    Response::Lines(std::iter::once(head).chain(losses.iter().map(loss)).collect())
+    let mut lines = vec![format!("OK {} losses:", losses.count())];
+    let mut bytes = 0;
+    // If there is no room for all of them, the latest are told. An escaped byte is up to four characters.
+    lines.extend(losses.iter().rev().map(loss).take_while(|line| {
+        bytes += line.len() + 1;
+        bytes <= LISTED_BYTES
+    }));
+    if let Some(listed) = lines.get_mut(1..) {
+        listed.reverse();
+    }
+    Response::Lines(lines)
 }
 
 fn loss(Loss { slot, record, common, winner }: &Loss) -> String {
@@ -225,7 +240,63 @@ fn loss(Loss { slot, record, common, winner }: &Loss) -> String {
     }
 }
 
-/// Bytes on a line: unchanged if a line can carry them, otherwise escaped.
+/// Bytes on a line: unchanged if a line can carry them, otherwise escaped. Of many, the first, and how many there are.
 fn shown(bytes: &[u8]) -> String {
-    if is_line(bytes) { String::from_utf8_lossy(bytes).into_owned() } else { bytes.escape_ascii().to_string() }
+    let (begin, rest) = bytes.split_at_checked(SHOWN_BYTES).unwrap_or((bytes, b""));
+    let begin = match std::str::from_utf8(begin) {
+        // The cut is within a character.
+        Err(error) if !rest.is_empty() && error.error_len().is_none() => {
+            begin.get(..error.valid_up_to()).unwrap_or(begin)
+        }
+        _ => begin,
+    };
+    let text =
+        if is_line(begin) { String::from_utf8_lossy(begin).into_owned() } else { begin.escape_ascii().to_string() };
+    if rest.is_empty() { text } else { format!("{text}... ({} bytes)", bytes.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::record::Record;
+    use proto::id::{Epoch, Version};
+    use proto::slot::SlotId;
+
+    use super::*;
+
+    fn lost(key: &[u8], value: &[u8]) -> Loss {
+        let record = Record::entry(Version::NONE, key, Effect::Put(value));
+        Loss { slot: SlotId(1), record, common: Version::NONE, winner: Epoch(2) }
+    }
+
+    fn lines(all: &Losses) -> Vec<String> {
+        if let Response::Lines(lines) = losses(all) { lines } else { panic!("there are losses") }
+    }
+
+    #[test]
+    fn long_keys_and_values_of_lost_writes_are_cut() {
+        let mut all = Losses::default();
+        all.add(lost(b"k", &[b'v'; SHOWN_BYTES]));
+        all.add(lost(&[b'k'; SHOWN_BYTES + 1], &[0xff; 2_000_000]));
+        // The cut would be within the last character.
+        all.add(lost(b"k", format!("{}\u{e4}v", "v".repeat(SHOWN_BYTES - 1)).as_bytes()));
+        let [head, whole, cut, text] = &lines(&all)[..] else { panic!("three losses") };
+        assert_eq!(head, "OK 3 losses:");
+        assert!(whole.ends_with(&format!(" PUT k {}", "v".repeat(SHOWN_BYTES))), "{whole}");
+        let (key, value) = ("k".repeat(SHOWN_BYTES), "\\xff".repeat(SHOWN_BYTES));
+        assert!(cut.ends_with(&format!(" PUT {key}... (1001 bytes) {value}... (2000000 bytes)")), "{cut}");
+        assert!(text.ends_with(&format!(" PUT k {}... (1002 bytes)", "v".repeat(SHOWN_BYTES - 1))), "{text}");
+    }
+
+    #[test]
+    fn the_latest_losses_are_listed_where_all_of_them_escaped_are_too_long() {
+        let mut all = Losses::default();
+        for number in 0..9_000 {
+            all.add(lost(format!("k{number}").as_bytes(), &[0xff; 1_500]));
+        }
+        let lines = lines(&all);
+        assert_eq!(lines[0], "OK 9000 losses:");
+        assert!((4_000..4_200).contains(&lines.len()), "{}", lines.len());
+        assert!(lines.iter().map(|line| line.len() + 1).sum::<usize>() <= LISTED_BYTES + lines[0].len() + 1);
+        assert!(lines[lines.len() - 2].contains(" k8998 ") && lines[lines.len() - 1].contains(" k8999 "));
+    }
 }
