@@ -1,12 +1,15 @@
 //! The state that all calls of a client share.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proto::error::ErrorReply;
 use proto::id::NodeAddr;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::admin::Whom;
@@ -15,6 +18,10 @@ use crate::lane::Lanes;
 use crate::map_watch::Maps;
 use crate::pool::Pool;
 
+/// How many walks and counts of a client are in flight at most. Each is work for all nodes: more of them at a time
+/// would not be answered sooner.
+pub(crate) const WALKS: usize = 16;
+
 /// The cluster as the client knows it, and the client's resources for talking to it.
 pub(crate) struct Cluster {
     coordinator: NodeAddr,
@@ -22,8 +29,9 @@ pub(crate) struct Cluster {
     pool: Arc<Pool>,
     lanes: Lanes,
     maps: Maps,
-    /// How many requests that any node can answer were made so far.
-    asked_any: AtomicUsize,
+    walks: Semaphore,
+    /// The turn of the next request that any node can answer.
+    next_turn: AtomicUsize,
 }
 
 /// Without the map, which has megabytes of text.
@@ -39,7 +47,11 @@ impl fmt::Debug for Cluster {
 
 impl Cluster {
     pub(crate) fn new(coordinator: NodeAddr, timeout: Duration, pool: Arc<Pool>, maps: Maps) -> Self {
-        Self { coordinator, timeout, pool, lanes: Lanes::default(), maps, asked_any: AtomicUsize::default() }
+        let walks = Semaphore::new(WALKS);
+        // Many programs make a client for one request: all begin with the same node unless the first turn is random.
+        let first_turn = RandomState::new().hash_one(WALKS) as usize;
+        let next_turn = AtomicUsize::new(first_turn);
+        Self { coordinator, timeout, pool, lanes: Lanes::default(), maps, walks, next_turn }
     }
 
     pub(crate) fn coordinator(&self) -> &NodeAddr {
@@ -66,7 +78,12 @@ impl Cluster {
 
     /// Where to start when any node can answer: a different node each time, so that all share the work.
     pub(crate) fn next_turn(&self) -> usize {
-        self.asked_any.fetch_add(1, Ordering::Relaxed)
+        self.next_turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A place among the walks and counts in flight, once there is one.
+    pub(crate) async fn walk(&self) -> SemaphorePermit<'_> {
+        self.walks.acquire().await.expect("nobody closes it")
     }
 
     pub(crate) fn addr_of<'a>(&'a self, whom: Whom<'a>) -> &'a NodeAddr {

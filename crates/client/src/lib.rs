@@ -46,8 +46,8 @@
 //! Dropping a call's future drops its connection as well, so nobody ever reads an answer meant for somebody else. A
 //! write that was dropped may or may not have taken effect, and may still take effect later.
 //!
-//! At most 256 writes of a client, with all its clones, are in flight at a time; further ones wait their turn, within
-//! their timeout.
+//! At most 256 writes of a client, with all its clones, are in flight at a time, and 16 walks and counts; further ones
+//! wait their turn, within their timeout.
 //!
 //! # Where to find what
 //!

@@ -6,16 +6,19 @@ use std::time::Duration;
 use proto::id::NodeAddr;
 use proto::limits;
 use proto::range::{Keys, PageRequest};
+use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::client::{Client, checked_key};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, WALKS};
 use crate::connection::{Failure, Timeouts};
 use crate::error::{Error, more_telling};
 use crate::map_watch::{Pauses, is_down, wait_for_change};
 
-/// How long a node may be silent before another is asked. The node may itself be waiting for a silent one. The last
-/// node has all the remaining time while it is up: a node that cannot answer says why when its own time is up.
+/// How long a node may be silent before another is asked. The node may itself be waiting for a silent one. Doubles with
+/// every node that was silent: an overloaded cluster is slow everywhere, and has more to do with every request that is
+/// sent again. The last node has all the remaining time while it is up: a node that cannot answer says why when its own
+/// time is up.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// Pauses between rounds; a new map ends a pause at once.
@@ -98,10 +101,10 @@ impl Walk {
         Self { limit: keys.clamp(1, limits::PAGE_KEYS), ..self }
     }
 
-    /// Starts after this key, to resume an earlier walk.
+    /// Starts after this key, to resume an earlier walk. A walk that has begun goes on after this key instead.
     #[must_use]
     pub fn after(self, key: impl AsRef<[u8]>) -> Self {
-        Self { after: Some(key.as_ref().to_vec()), ..self }
+        Self { after: Some(key.as_ref().to_vec()), page: VecDeque::new(), is_over: false, ..self }
     }
 
     /// The next keys, ascending and at least one; `None` at the end of the walk. A page may hold fewer keys than its
@@ -148,11 +151,16 @@ impl Walk {
     }
 }
 
-/// Asks one node after another until one answers.
+/// Asks one node after another until one answers. Waits until few enough others of this client do so.
 async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer) -> Option<T>) -> Result<T, Error> {
     let deadline = cluster.deadline();
+    let _place = timeout_at(deadline, cluster.walk()).await.map_err(|_| Error::NotReached {
+        whom: "a node".to_owned(),
+        reason: format!("{WALKS} walks and counts of this client are in flight already; {}", cluster.tried()),
+    })?;
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut silence = SILENCE;
     let mut failed = None;
     let turn = cluster.next_turn();
     loop {
@@ -165,10 +173,11 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
         let last = nodes.last().cloned();
         for node in nodes {
             let timeouts = Timeouts::until(deadline);
-            let timeouts = if last.as_ref() == Some(&node) { timeouts } else { timeouts.with_idle(SILENCE) };
+            let timeouts = if last.as_ref() == Some(&node) { timeouts } else { timeouts.with_idle(silence) };
             let not_reached =
                 |failure: Failure| Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() };
             let mut watched = maps.clone();
+            let asked_at = Instant::now();
             let answered = tokio::select! {
                 biased;
                 answered = cluster.pool().exchange(&node, request, timeouts) => answered,
@@ -177,7 +186,12 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
                 }
             };
             let error = match answered {
-                Err(failure) => not_reached(failure),
+                Err(failure) => {
+                    if asked_at.elapsed() >= silence {
+                        silence = silence.saturating_mul(2);
+                    }
+                    not_reached(failure)
+                }
                 Ok(Answer::Error(reason)) => {
                     let is_final = meaning_of(&reason) == Meaning::Never;
                     let refused = Error::Refused { by: Some(node.clone()), reason };

@@ -1,9 +1,12 @@
 //! Walks, counts, and calls for many keys.
 
+use std::time::Duration;
+
 use client::{Error, ReadLevel};
 use fake_cluster::{Behaviour, FakeCluster};
 use proto::cluster_map::Member;
 use proto::error::ErrorReply;
+use tokio::time::{sleep, timeout};
 
 use crate::{all_requests, client, hasty_client};
 
@@ -81,4 +84,58 @@ async fn each_of_many_keys_has_its_own_answer_in_its_place() {
     let read = client.get_many(asked).await;
     assert_eq!(read.last(), Some(&Ok(None)));
     assert!(keys.iter().rev().zip(&read).all(|(key, read)| read == &Ok(Some(key.clone().into_bytes()))));
+}
+
+#[tokio::test]
+async fn every_client_begins_with_another_node() {
+    let cluster = FakeCluster::start(3).await;
+    for _ in 0..30 {
+        client(&cluster).await.count("").await.unwrap();
+    }
+    assert!(cluster.nodes.iter().all(|node| !node.requests().is_empty()), "{:?}", all_requests(&cluster));
+}
+
+#[tokio::test]
+async fn a_walk_that_has_begun_may_be_sent_elsewhere() {
+    let cluster = FakeCluster::start(1).await;
+    ["k:1", "k:2", "k:3"].iter().for_each(|key| cluster.nodes[0].insert(key.as_bytes(), b"v"));
+    let client = client(&cluster).await;
+    let mut walk = client.prefix("k:");
+    assert_eq!(walk.next_key().await.unwrap(), Some(b"k:1".to_vec()));
+    let mut walk = walk.after("k:2");
+    assert_eq!(texts(walk.next_page().await.unwrap().unwrap()), ["k:3"], "not what is left of the first page");
+    assert_eq!(walk.next_page().await.unwrap(), None);
+    let mut walk = walk.after("k:1");
+    assert_eq!(texts(walk.next_page().await.unwrap().unwrap()), ["k:2", "k:3"], "though it was over");
+}
+
+#[tokio::test]
+async fn the_second_silent_node_has_twice_the_time_of_the_first() {
+    let cluster = FakeCluster::start(3).await;
+    cluster.nodes.iter().for_each(|node| node.set_behaviour(Behaviour::BeSilent));
+    let client = client(&cluster).await;
+    // The second is asked after 2 s, and the third after 4 s more.
+    timeout(Duration::from_secs(5), client.count("")).await.unwrap_err();
+    assert_eq!(all_requests(&cluster), ["array COUNT "; 2]);
+}
+
+#[tokio::test]
+async fn few_walks_and_counts_of_a_client_are_in_flight_at_a_time() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.nodes[0].set_behaviour(Behaviour::BeSilent);
+    let client = hasty_client(&cluster, 1_000).await;
+    let counts: Vec<_> = (0..30)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.count("").await })
+        })
+        .collect();
+    cluster.nodes[0].has_read(16).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(all_requests(&cluster).len(), 16);
+    cluster.nodes[0].set_behaviour(Behaviour::Serve);
+    for count in counts {
+        assert!(matches!(count.await.unwrap(), Err(Error::NotReached { .. }) | Ok(0)));
+    }
+    assert_eq!(client.count("").await.unwrap(), 0);
 }
