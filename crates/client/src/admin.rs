@@ -445,10 +445,16 @@ async fn exchange(
 ) -> Result<Vec<String>, Failure> {
     let addr = cluster.addr_of(whom);
     let mut connection = cluster.pool().connection(addr, LevelRequirement::Nothing, timeouts).await?;
-    connection.send(&request.bytes, timeouts).await?;
-    let lines = connection.lines(has_more, timeouts).await?;
-    cluster.pool().put_back(addr, connection);
-    Ok(lines)
+    let lines = match connection.send(&request.bytes, timeouts).await {
+        Ok(()) => connection.lines(has_more, timeouts).await,
+        Err(failure) => Err(failure),
+    };
+    if lines.is_ok() {
+        cluster.pool().put_back(addr, connection);
+    } else {
+        cluster.pool().forget(addr);
+    }
+    lines
 }
 
 fn one_line(_first: &str) -> bool {

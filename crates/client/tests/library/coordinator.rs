@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use client::{Error, NodeAddr, Slots};
-use fake_cluster::FakeCluster;
+use fake_cluster::{Behaviour, FakeCluster};
 
 use crate::client;
 
@@ -87,4 +87,18 @@ async fn an_operator_forgets_a_node_and_accepts_a_loss() {
     cluster.coordinator.stop().await;
     let error = client.accept_loss(Slots::All).await.unwrap_err();
     assert!(matches!(error, Error::NotReached { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn after_a_question_without_an_answer_the_next_goes_over_a_new_connection() {
+    let cluster = FakeCluster::start(1).await;
+    let (client, node) = (client(&cluster).await, &cluster.nodes[0]);
+    // Both are under way at the same time, and leave a connection each.
+    let (first, second) = tokio::join!(client.ping_node(node.addr()), client.ping_node(node.addr()));
+    first.and(second).unwrap();
+    node.set_behaviour(Behaviour::TurnAway("ERROR BUSY 7 clients are connected\n"));
+    let error = client.ping_node(node.addr()).await.unwrap_err();
+    assert!(matches!(error, Error::NotReached { .. }), "{error}");
+    let error = client.ping_node(node.addr()).await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { reason, .. } if reason.starts_with("BUSY")), "{error}");
 }
