@@ -186,16 +186,33 @@ impl Client {
     /// [`Error::Refused`] if the cluster did not become healthy in time; the reason begins with `TIMEOUT` and names
     /// what is missing. [`Error::NotReached`] if the coordinator cannot be reached at the end of that time.
     pub async fn wait_healthy(&self, span: Duration) -> Result<(), Error> {
-        let until = Instant::now() + span.min(LONGEST_HEALTHY_WAIT);
+        self.wait_healthy_since(Instant::now().into_std(), span).await
+    }
+
+    /// The same for at most `span` since an earlier moment, for instance that before connecting. The coordinator is
+    /// asked even if this time has passed.
+    ///
+    /// # Errors
+    /// As [`Client::wait_healthy`].
+    pub async fn wait_healthy_since(&self, begun: std::time::Instant, span: Duration) -> Result<(), Error> {
+        let span = span.min(LONGEST_HEALTHY_WAIT);
+        let until = Instant::from_std(begun) + span;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             // The coordinator is asked at least once, and repeats this number.
-            let word = format!("{}ms", left.as_millis().max(1));
+            let millis = left.as_millis().max(1);
+            let word = format!("{millis}ms");
             let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
             let timeouts = Timeouts::until(self.cluster.deadline() + left);
             match ask_within(&self.cluster, Whom::Coordinator, request, one_line, timeouts).await {
                 Err(Error::NotReached { .. }) if Instant::now() + COORDINATOR_PAUSE < until => {
                     sleep(COORDINATOR_PAUSE).await;
+                }
+                // What was left for this attempt says nothing to whoever has waited for longer.
+                Err(Error::Refused { by, reason }) => {
+                    let [given, asked] =
+                        [millis, span.as_millis()].map(|millis| format!("not healthy after {millis} ms"));
+                    return Err(Error::Refused { by, reason: reason.replacen(&given, &asked, 1) });
                 }
                 Err(error) => return Err(error),
                 Ok(lines) if lines == ["OK"] => return Ok(()),

@@ -1,6 +1,7 @@
 //! The fake coordinator.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::error::ErrorReply;
@@ -27,12 +28,17 @@ struct State {
     map: watch::Sender<ClusterMap>,
     /// How many connections follow the map.
     watchers: watch::Sender<usize>,
+    is_sick: AtomicBool,
 }
 
 impl FakeCoordinator {
     /// Starts a coordinator with this map.
     pub async fn start(map: ClusterMap) -> Self {
-        let state = Arc::new(State { map: watch::Sender::new(map), watchers: watch::Sender::new(0) });
+        let state = Arc::new(State {
+            map: watch::Sender::new(map),
+            watchers: watch::Sender::new(0),
+            is_sick: AtomicBool::new(false),
+        });
         Self { server: Server::start(Arc::clone(&state)).await, state }
     }
 
@@ -60,6 +66,11 @@ impl FakeCoordinator {
     pub async fn watched_by(&self, count: usize) {
         let mut watchers = self.state.watchers.subscribe();
         watchers.wait_for(|now| *now == count).await.expect("the sender is kept here");
+    }
+
+    /// From now on the cluster is not healthy, however long somebody waits; the answer comes at once.
+    pub fn fall_ill(&self) {
+        self.state.is_sick.store(true, Ordering::Relaxed);
     }
 
     /// Stops: closes all connections and refuses new ones.
@@ -144,6 +155,10 @@ impl State {
             CoordinatorRequest::Status => {
                 let (slots, nodes) = (map.bits().count(), map.members().count());
                 Response::Lines(vec![format!("OK Status healthy: all {slots} slots are led, on {nodes} nodes")])
+            }
+            CoordinatorRequest::WaitHealthy(span) if self.is_sick.load(Ordering::Relaxed) => {
+                let text = format!("not healthy after {} ms: 1 slot has no primary", span.as_millis());
+                Response::Error(ErrorReply::Timeout(text))
             }
             CoordinatorRequest::WaitHealthy(_) => Response::Ok,
             CoordinatorRequest::Ping => Response::Pong,

@@ -49,6 +49,20 @@ async fn a_wait_for_health_may_be_without_a_limit() {
 }
 
 #[tokio::test]
+async fn a_wait_for_health_tells_the_time_asked_for_however_many_attempts_it_took() {
+    let mut cluster = FakeCluster::start(1).await;
+    let client = client(&cluster).await;
+    cluster.coordinator.fall_ill();
+    cluster.coordinator.stop().await;
+    let (waited, ()) = tokio::join!(client.wait_healthy(Duration::from_secs(60)), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.coordinator.restart().await;
+    });
+    let error = waited.unwrap_err().to_string();
+    assert_eq!(error, "TIMEOUT not healthy after 60000 ms: 1 slot has no primary");
+}
+
+#[tokio::test]
 async fn a_node_that_is_gone_is_reported_by_name() {
     let mut cluster = FakeCluster::start(1).await;
     let client = client(&cluster).await;

@@ -1,5 +1,7 @@
 //! Maps commands to library calls.
 
+use std::time::Instant;
+
 use client::{Cas, Client, Error, NodeAddr, Placement, Read, Ttl, Walk};
 
 use proto::request::HEALTHY_WAIT;
@@ -62,12 +64,12 @@ pub(crate) fn execute_alone(command: &Command<'_>) -> Option<Outcome> {
     }
 }
 
-/// Executes a command.
-pub(crate) async fn execute(client: &Client, command: &Command<'_>) -> Outcome {
-    call(client, command).await.unwrap_or_else(Outcome::Failed)
+/// Executes a command that was given at this moment.
+pub(crate) async fn execute(client: &Client, command: &Command<'_>, begun: Instant) -> Outcome {
+    call(client, command, begun).await.unwrap_or_else(Outcome::Failed)
 }
 
-async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> {
+async fn call(client: &Client, command: &Command<'_>, begun: Instant) -> Result<Outcome, Error> {
     Ok(match command {
         Command::Put { key, value } => Outcome::Stored(client.put(key, value).await?),
         Command::Get { key } => Outcome::Read(client.read(key).await?),
@@ -96,7 +98,7 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Stats(Some(node)) => Outcome::Stats(client.node_stats(node).await?),
         Command::Status => Outcome::Status(client.status().await?),
         Command::WaitHealthy(span) => {
-            client.wait_healthy(span.unwrap_or(HEALTHY_WAIT)).await?;
+            client.wait_healthy_since(begun, span.unwrap_or(HEALTHY_WAIT)).await?;
             Outcome::CoordinatorReply("OK".to_owned())
         }
         Command::Verify(Some(node)) => Outcome::Verified(vec![(node.clone(), client.verify(node).await)]),

@@ -53,9 +53,10 @@ async fn outcome(args: &Args, command: &Command<'_>) -> Outcome {
     if let Some(outcome) = execute_alone(command) {
         return outcome;
     }
+    let begun = Instant::now();
     // Whoever waits for the cluster to become healthy also waits for its coordinator.
     let until = match command {
-        Command::WaitHealthy(span) => Some(Instant::now() + span.unwrap_or(HEALTHY_WAIT)),
+        Command::WaitHealthy(span) => Some(begun + span.unwrap_or(HEALTHY_WAIT)),
         _ => None,
     };
     let client = tokio::select! {
@@ -65,9 +66,8 @@ async fn outcome(args: &Args, command: &Command<'_>) -> Outcome {
         },
         Ok(()) = ctrl_c() => return Outcome::Interrupted,
     };
-    let rest = until.map(|until| Command::WaitHealthy(Some(until.saturating_duration_since(Instant::now()))));
     tokio::select! {
-        outcome = execute(&client, rest.as_ref().unwrap_or(command)) => outcome,
+        outcome = execute(&client, command, begun.into_std()) => outcome,
         Ok(()) = ctrl_c() => interrupted(command),
     }
 }

@@ -1,6 +1,7 @@
 //! What the prompt and the pipe share: running one command after another on one client.
 
 use std::io::{self, Write as _};
+use std::time::Instant;
 
 use client::Client;
 use tokio::runtime::Handle;
@@ -66,10 +67,10 @@ impl<'a> Session<'a> {
     /// The outcome, and whether it is that of an interruption.
     async fn outcome(&self, command: &Command<'_>, can_interrupt: bool) -> (Outcome, bool) {
         if !can_interrupt {
-            return (execute(&self.client, command).await, false);
+            return (execute(&self.client, command, Instant::now()).await, false);
         }
         tokio::select! {
-            outcome = execute(&self.client, command) => (outcome, false),
+            outcome = execute(&self.client, command, Instant::now()) => (outcome, false),
             Ok(()) = tokio::signal::ctrl_c() => (interrupted(command), true),
         }
     }
