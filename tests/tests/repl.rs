@@ -195,3 +195,15 @@ fn a_session_goes_on_across_a_failover() {
     session.terminal.types(CTRL_D);
     session.ends_with_goodbye();
 }
+
+#[test]
+fn a_raw_value_without_a_newline_stays_above_the_prompt() {
+    let cluster = cluster::shared();
+    assert_eq!(client::command(cluster.coordinator.port, "PUT repl:raw value", &[]).code, Some(0));
+    let home = tempfile::tempdir().expect("a temporary directory can be made");
+    let mut command = client::at_home(home.path());
+    command.args(["--raw", "--port", &cluster.coordinator.port.to_string()]);
+    let mut session = Session { terminal: Terminal::start(command), home };
+    session.terminal.last_line_is(PROMPT);
+    session.says("GET repl:raw", "value");
+}

@@ -61,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COMMAND")]
     pub(crate) command: Option<OsString>,
 
-    /// Print only the value, byte for byte, with no newline after it; errors go to standard error
+    /// Print only the value, byte for byte, with no newline after it, except before a prompt; errors go to standard error
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
 

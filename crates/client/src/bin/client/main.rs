@@ -75,8 +75,9 @@ fn run_session(args: &Args, runtime: &tokio::runtime::Runtime) -> anyhow::Result
         Err(error) => return one_shot::print(report_no_line(args.format(), &error)),
     };
     // The session runs on this thread, where reading may block; the runtime's own threads go on following the map.
-    let mut session = Session::new(client, runtime.handle(), args.format());
-    if io::stdin().is_terminal() {
+    let at_prompt = io::stdin().is_terminal();
+    let mut session = Session::new(client, runtime.handle(), args.format(), at_prompt);
+    if at_prompt {
         repl::run(&mut session)?;
     } else {
         pipe::run(&mut session, io::stdin().lock())?;

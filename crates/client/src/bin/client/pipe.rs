@@ -15,7 +15,7 @@ pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow:
     for number in 1_u64.. {
         let printed = match read_line(&mut input, &mut line).context("cannot read from standard input")? {
             Line::End => break,
-            Line::Whole => session.run_line(&line, false),
+            Line::Whole => session.run_line(&line),
             Line::TooLong => {
                 let text = format!("TOOLONG a line has at most {} bytes; nothing was sent", limits::LINE_BYTES);
                 session.print(&report_no_line(session.format(), &Error::Invalid(text))).map(|()| Next::GoOn)

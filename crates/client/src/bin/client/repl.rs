@@ -48,7 +48,7 @@ pub(crate) fn run(session: &mut Session<'_>) -> anyhow::Result<()> {
             Ok(lines) => {
                 for line in lines.lines() {
                     remember(&mut editor, line, history.as_deref());
-                    match session.run_line(line.as_bytes(), true)? {
+                    match session.run_line(line.as_bytes())? {
                         Next::GoOn => {}
                         Next::Interrupted => break,
                         Next::Leave => return Ok(()),
