@@ -1,7 +1,10 @@
 //! The client's prompt, as a user at a terminal sees it.
 
+use std::process::Command;
+
 use e2e::client;
 use e2e::cluster::{self, Cluster, Setup};
+use e2e::process::program;
 use e2e::terminal::{CTRL_C, CTRL_D, ENTER, TAB, Terminal, UP};
 use tempfile::TempDir;
 
@@ -206,4 +209,21 @@ fn a_raw_value_without_a_newline_stays_above_the_prompt() {
     let mut session = Session { terminal: Terminal::start(command), home };
     session.terminal.last_line_is(PROMPT);
     session.says("GET repl:raw", "value");
+}
+
+#[test]
+fn a_reader_of_the_output_that_has_seen_enough_is_no_failure() {
+    let cluster = cluster::shared();
+    let home = tempfile::tempdir().expect("a temporary directory can be made");
+    let mut command = Command::new("sh");
+    let program = program("client");
+    let port = cluster.coordinator.port;
+    let line = format!("{{ '{}' --port {port}; echo code $? >&2; }} | head -1", program.display());
+    command.args(["-c", &line]).env("HOME", home.path()).env_remove("KV_HISTORY");
+    let mut terminal = Terminal::start(command);
+    terminal.shows("the first line of the banner", |screen| screen.contains("Connected to the coordinator at "));
+    // The prompt may have been written before the reader was gone.
+    terminal.types(&format!("GET repl:1{ENTER}"));
+    terminal.shows_line("code 0");
+    assert!(!terminal.screen().contains("client: "), "{}", terminal.screen());
 }

@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use client::{Client, Error};
+use rustyline::error::ReadlineError;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Subcommand};
@@ -127,5 +128,11 @@ fn log_to_stderr(args: &Args) {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    let is_broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    match error.downcast_ref::<ReadlineError>() {
+        Some(ReadlineError::Io(error)) => is_broken(error),
+        #[cfg(unix)]
+        Some(ReadlineError::Errno(number)) => is_broken(&io::Error::from(*number)),
+        _ => error.downcast_ref::<io::Error>().is_some_and(is_broken),
+    }
 }
