@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::time::Duration;
 
 use e2e::client::{self, printed};
@@ -166,6 +167,23 @@ fn an_interrupted_run_reports_what_was_measured() {
             }
         }
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_exit_code_tells_even_if_nobody_reads_the_report() {
+    use std::io::{BufRead as _, BufReader};
+    let cluster = cluster::shared();
+    let port = cluster.coordinator.port.to_string();
+    let mut command = std::process::Command::new(e2e::process::program("client"));
+    command.args(["bench", "--keys", "200", "--seconds", "60", "--warm-up", "0", "--port", &port]);
+    let mut bench = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(bench.stdout.take());
+    let mut progress = BufReader::new(bench.stderr.take().unwrap()).lines();
+    assert!(progress.any(|line| line.unwrap().contains("of 60 s: ")));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(bench.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(bench.wait().unwrap().code(), Some(130));
 }
 
 #[cfg(unix)]

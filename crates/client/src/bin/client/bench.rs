@@ -23,7 +23,8 @@ use client::Password;
 use proto::frame::Encoding;
 
 use crate::args::Args;
-use crate::output::{Exit, to_stderr};
+use crate::one_shot;
+use crate::output::{Exit, Report, to_stderr};
 use args::BenchArgs;
 
 /// How often a run reports its progress.
@@ -68,15 +69,13 @@ pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
     } else {
         report::text(bench, &load, &target, &outcome)
     };
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()?;
-    Ok(match &outcome.cut_short {
+    let exit = match &outcome.cut_short {
         Some(cut) if cut.why == Why::Interrupted => Exit::Interrupted,
         Some(_) => Exit::Refused,
         None if outcome.refused > 0 => Exit::Refused,
         None => Exit::Done,
-    })
+    };
+    one_shot::print(Report { result: text.into_bytes(), error: None, exit })
 }
 
 /// Returns what the first Ctrl-C sets, so that the run ends and is reported. The second ends the program at once.
