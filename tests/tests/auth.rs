@@ -281,6 +281,13 @@ fn whoever_gives_no_password_is_told_so_whatever_he_asks() {
     let ended = client::run(&["bench", "get", "--port", &port, "--password-file", OTHER_FILE]);
     assert_eq!(ended.code, Some(4), "as of every other command: {}", ended.stderr);
     assert!(ended.stderr.contains("rejected the password"), "{}", ended.stderr);
+    let ended = client::run(&["bench", "get", "--address", &coordinator.addr, "--password-file", OTHER_FILE]);
+    assert_eq!(ended.code, Some(4), "also of a single server: {}", ended.stderr);
+    let open = server::coordinator(&[]);
+    let port = open.port.to_string();
+    let ended = client::run(&["bench", "get", "--port", &port, "--password-file", OTHER_FILE]);
+    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    assert!(ended.stderr.contains("was started without a password: leave yours out"), "{}", ended.stderr);
 }
 
 #[cfg(unix)]

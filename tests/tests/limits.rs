@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use e2e::client;
 use e2e::cluster::{self, Cluster, Setup};
 use e2e::connection::{Connection, Reply, array, exchange};
 use e2e::server;
@@ -379,6 +380,19 @@ fn clients_at_their_limit_keep_no_node_out() {
         let answer = Connection::open(addr).ask(&auth);
         assert!(answer.starts_with("ERROR BUSY "), "clients still have every place: {answer}");
     }
+    full_coordinator_is_told_as_one(cluster.coordinator.port, &["--password-file", cluster::PASSWORD_FILE]);
+}
+
+/// The client program says that the coordinator is full, at once, and does not advise to start one.
+fn full_coordinator_is_told_as_one(port: u16, flags: &[&str]) {
+    let port_words = port.to_string();
+    let bench = [&["bench", "get", "--keys", "10", "--port", &port_words][..], flags].concat();
+    for ended in [client::command(port, "LIST_NODES", flags), client::run(&bench)] {
+        let printed = client::printed(&ended);
+        assert_eq!(ended.code, Some(3), "{printed}");
+        assert!(printed.contains("BUSY 5 clients") || printed.contains("max number of clients"), "{printed}");
+        assert!(!["start it", "rejected", "leads"].iter().any(|wrong| printed.contains(wrong)), "{printed}");
+    }
 }
 
 #[test]
@@ -400,6 +414,9 @@ fn a_client_above_the_limit_is_told_so_and_the_next_is_served_once_there_is_room
         };
         assert!(refusal.starts_with("ERROR BUSY 5 clients are connected"), "{refusal}");
         assert!(served.iter_mut().all(|connection| connection.ask("PING") == "PONG"), "those before are still served");
+        if *addr == coordinator.addr {
+            full_coordinator_is_told_as_one(coordinator.port, &[]);
+        }
         drop(served);
         eventually("there is room again", SOON, || {
             let answer = Connection::open(addr).try_ask("PING").map_err(|error| error.to_string())?;

@@ -14,7 +14,7 @@ use crate::load::{Load, Until};
 use crate::outcome::Recorder;
 use crate::reply::{self, Reply, Wanted, first_line};
 use crate::request::Requests;
-use crate::target::{Server, Target, connect};
+use crate::target::{ANSWER, Server, Target, connect};
 use crate::workload::Action;
 use crate::zipfian::Zipfian;
 
@@ -90,7 +90,7 @@ impl<'a> Connection<'a> {
             Until::Elapsed(_) => u64::MAX,
             Until::Operations(count) => count / connections + u64::from((at as u64) < count % connections),
         };
-        let stream = connect(server.addr, target.password.as_ref())?;
+        let stream = connect(server.addr, target.password.as_ref(), Instant::now() + ANSWER)?;
         set_levels(&stream, load)?;
         stream.set_nonblocking(true).context("cannot set up a connection")?;
         Ok(Self {

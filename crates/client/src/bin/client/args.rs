@@ -73,8 +73,8 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
-    /// The time limit for a command, including all its attempts, such as 500ms or 1m; VERIFY has ten
-    /// minutes more, and WAIT_HEALTHY its own time
+    /// The time limit for a command, including all its attempts, such as 500ms or 1m; VERIFY has ten minutes more, and
+    /// WAIT_HEALTHY its own time. With bench, for finding the servers
     #[arg(long, global = true, value_name = "DURATION", default_value = "20s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 

@@ -12,19 +12,20 @@ use std::process;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bench::request::Dialect;
-use bench::target::{self, Place};
+use bench::target::{self, NotAdmitted, Place};
 use bench::workload::Action;
 use bench::{Interrupt, Interval, Load, NotBegun, Outcome, Target, Until, Why};
 use client::Password;
+use proto::cluster_map::MapError;
 use proto::frame::Encoding;
 
 use crate::args::Args;
 use crate::one_shot;
-use crate::output::{Exit, Report, to_stderr};
+use crate::output::{Exit, Report, to_stderr, visible};
 use args::BenchArgs;
 
 /// How often a run reports its progress.
@@ -43,11 +44,11 @@ pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
     let target = match find_target(args, bench, &load, password.as_ref()) {
         Ok(target) => target,
         Err(NoTarget::NotReached(error)) => {
-            to_stderr(&format!("client: {error:#}"));
+            to_stderr(&visible(&format!("client: {error:#}")));
             return Ok(Exit::NotReached);
         }
         Err(NoTarget::Refused(why)) => {
-            to_stderr(&format!("client: {why}"));
+            to_stderr(&visible(&format!("client: {why}")));
             return Ok(Exit::Refused);
         }
     };
@@ -59,9 +60,9 @@ pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Interrupted);
         }
         Err(error) => {
-            to_stderr(&format!("client: {error:#}"));
-            let is_begun = error.downcast_ref::<NotBegun>().is_none();
-            return Ok(if is_begun { Exit::Refused } else { Exit::NotReached });
+            to_stderr(&visible(&format!("client: {error:#}")));
+            let is_reached = !error.is::<NotBegun>() || error.is::<NotAdmitted>();
+            return Ok(if is_reached { Exit::Refused } else { Exit::NotReached });
         }
     };
     let text = if args.json {
@@ -132,45 +133,45 @@ enum NoTarget {
 
 impl From<anyhow::Error> for NoTarget {
     fn from(error: anyhow::Error) -> Self {
-        Self::NotReached(error)
+        if !error.is::<NotAdmitted>() {
+            return Self::NotReached(error);
+        }
+        let why = format!("{error:#}");
+        let advice = if why.contains("NOAUTH") { ": give the file that contains it with --password-file" } else { "" };
+        Self::Refused(format!("{why}{advice}"))
     }
 }
 
 fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Password>) -> Result<Target, NoTarget> {
+    let deadline = Instant::now() + args.timeout;
     let mut target = match &bench.address {
         Some(address) => {
-            let place = Place { addr: target::resolve(address.as_str())?, pids: Vec::new() };
-            if load.encoding == Encoding::Line && target::answers_in_resp(place.addr, password)? {
+            let place = Place { addr: target::resolve(address.as_str(), deadline)?, pids: Vec::new() };
+            if load.encoding == Encoding::Line && target::answers_in_resp(place.addr, password, deadline)? {
                 let why = format!("{address} answers a line in RESP, as Redis does: use --protocol resp");
                 return Err(NoTarget::Refused(format!("{why}. Nothing was stored")));
             }
-            let dialect = if bench.writes(load) { dialect(&place, password, load)? } else { Dialect::Put };
+            let writes = bench.writes(load);
+            let dialect = if writes { dialect(&place, password, deadline, load)? } else { Dialect::Put };
             Target::single(address.as_str(), &place, dialect, 0..bench.keys)
         }
         None => {
             let coordinator = args.coordinator();
-            let advice = "start it with `coordinator`, or name it with --host and --port; --address drives one \
-                          server without it";
-            let map = target::resolve(&coordinator)
-                .and_then(|addr| target::serving_map(addr, password, args.timeout))
-                .map_err(|error| match format!("{error:#}") {
-                    why if why.contains("NOAUTH") => {
-                        NoTarget::Refused(format!("{why}: give the file that contains it with --password-file"))
-                    }
-                    why if why.contains("WRONGPASS") => NoTarget::Refused(why),
-                    _ => {
-                        error.context(format!("cannot get the map of the cluster from {coordinator} ({advice})")).into()
-                    }
-                })?;
-            Target::of_map(format!("the cluster of {coordinator}"), map, Vec::new(), 0..bench.keys, load.sizes)?
+            let map = target::resolve(&coordinator, deadline)
+                .and_then(|addr| target::serving_map(addr, password, deadline))
+                .map_err(|error| without_map(&coordinator, error))?;
+            let name = format!("the cluster of {coordinator}");
+            Target::of_map(name, map, Vec::new(), 0..bench.keys, load.sizes, args.timeout)?
         }
     };
     target.password = password.cloned();
+    // Without the time that it took to place the keys.
+    let deadline = Instant::now() + args.timeout;
     let ack = load.ack.map(|level| ["ACK".to_owned(), level.to_string()]);
     let read = load.read.map(|level| ["READ".to_owned(), level.to_string()]);
     for (server, words) in target.servers.iter().flat_map(|server| [(server, &ack), (server, &read)]) {
         let Some(words) = words else { continue };
-        let answer = target::ask(server.addr, password, words)?;
+        let answer = target::ask(server.addr, password, deadline, words)?;
         if answer != "+OK" {
             return Err(NoTarget::Refused(format!("{} refuses {}: {answer}", server.addr, words.join(" "))));
         }
@@ -180,6 +181,7 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Pa
             let answer = target::ask(
                 server.addr,
                 password,
+                deadline,
                 &[&b"RANGE"[..], &load.sizes.make_key(0), b"bench;", b"LIMIT", b"1"],
             )?;
             if answer.starts_with('-') {
@@ -191,16 +193,29 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Pa
     Ok(target)
 }
 
+/// Why the coordinator gave no map, and what the user can do about it.
+fn without_map(coordinator: &str, error: anyhow::Error) -> anyhow::Error {
+    // Whoever is busy or silent is there.
+    let is_gone = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() != io::ErrorKind::TimedOut);
+    let is_other = error.is::<MapError>() || error.to_string().contains("is not a coordinator");
+    let advice = if is_gone || is_other {
+        " (start it with `coordinator`, or name it with --host and --port; --address drives one server without it)"
+    } else {
+        ""
+    };
+    error.context(format!("cannot get the map of the cluster from {coordinator}{advice}"))
+}
+
 /// How a single server is told to store a value: our nodes take PUT in either encoding, Redis takes SET in arrays.
 /// Stores the first key of the load.
-fn dialect(place: &Place, password: Option<&Password>, load: &Load) -> Result<Dialect, NoTarget> {
+fn dialect(place: &Place, password: Option<&Password>, deadline: Instant, load: &Load) -> Result<Dialect, NoTarget> {
     if load.encoding == Encoding::Line {
         return Ok(Dialect::Put);
     }
     let key = load.sizes.make_key(0);
     let value = load.sizes.make_value(&key);
     for (word, dialect) in [(&b"SET"[..], Dialect::Set), (b"PUT", Dialect::Put)] {
-        let answer = target::ask(place.addr, password, &[word, &key, &value])?;
+        let answer = target::ask(place.addr, password, deadline, &[word, &key, &value])?;
         if answer == "+OK" {
             return Ok(dialect);
         }

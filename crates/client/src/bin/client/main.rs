@@ -94,8 +94,7 @@ async fn connect(args: &Args) -> Result<Client, Error> {
     }
     let connected = builder.connect(args.coordinator()).await;
     connected.map(|client| client.with(args.levels())).map_err(|error| match error {
-        // Whoever is busy or silent is there.
-        Error::NotReached { whom, reason } if !(reason.starts_with("BUSY") || reason.contains("in time")) => {
+        Error::NotReached { whom, reason } if !is_there(&reason) => {
             let advice = "start it with `coordinator`, or name it with --host and --port";
             Error::NotReached { whom, reason: format!("{reason}; {advice}") }
         }
@@ -104,6 +103,11 @@ async fn connect(args: &Args) -> Result<Client, Error> {
         }
         other => other,
     })
+}
+
+/// Whether a coordinator that could not be reached is there all the same: it is busy, or silent.
+fn is_there(reason: &str) -> bool {
+    reason.starts_with("BUSY") || reason == "max number of clients reached" || reason.contains("in time")
 }
 
 fn log_to_stderr(args: &Args) {

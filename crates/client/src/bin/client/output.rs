@@ -145,7 +145,7 @@ pub(crate) fn error_line(error: &Error) -> String {
 }
 
 /// A text whose control characters do nothing to a terminal: servers may send any. Newlines and tabs stay.
-fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for char in text.chars() {
         match char {

@@ -23,8 +23,8 @@ const IN_FLIGHT_BYTES: usize = 1024 * 1024 * 1024;
 /// from those, so that requests kept waiting by a slow server count as slow.
 ///
 /// Ctrl-C ends the run, and so does a broken connection: what was measured until then is reported as partial results.
-/// Exit codes: 0 done, 2 wrong flags, 3 the servers could not be reached at the beginning, 4 errors, or a connection
-/// broke later, 6 the client cannot run, 130 Ctrl-C.
+/// Exit codes: 0 done, 2 wrong flags, 3 the servers could not be reached at the beginning, 4 errors, a password that
+/// was refused, or a connection broke later, 6 the client cannot run, 130 Ctrl-C.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BenchArgs {
     /// get, put, mixed, or YCSB workloads a to f: d reads the latest, e lists keys in order, f reads and writes
