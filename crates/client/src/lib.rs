@@ -33,8 +33,8 @@
 //! which the nodes recognize it: however often it is sent, it takes effect once, even if another node has become the
 //! primary in the meantime. So the client retries the same write, following changes of the map, whenever it cannot
 //! connect, a node reports that it did nothing or does not know, the connection breaks, or nothing arrives for two
-//! seconds. It stops when it has an answer or its timeout has passed. If the timeout passes after anything was sent,
-//! the outcome is [`Error::Unknown`].
+//! seconds. It stops when it has an answer or its timeout has passed. If the timeout passes, the outcome is
+//! [`Error::Refused`] if nothing was sent or every answer said that nothing was done, otherwise [`Error::Unknown`].
 //!
 //! A **read** goes to the key's primary, too. If the primary refuses the connection or is silent for 300 ms, the client
 //! asks the replicas, and [`Read::from_replica`] says so: their data may be older. A [linear](ReadLevel::Linear) read
@@ -48,6 +48,11 @@
 //!
 //! At most 256 writes of a client, with all its clones, are in flight at a time, and 16 walks and counts; further ones
 //! wait their turn, within their timeout.
+//!
+//! A client writes under few names, which it uses again and again. Each new client begins with new ones, and so does
+//! each write that follows one that was dropped or ended as [`Error::Unknown`]. A slot remembers 65,536 names and
+//! writes for ten minutes after the last write of each name, and refuses new names beyond that (`BUSY`). So keep a
+//! client, rather than connect anew for each of many writes: some 50 such writes a second to one key fill its slot.
 //!
 //! # Where to find what
 //!

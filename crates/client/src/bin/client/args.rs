@@ -33,8 +33,9 @@ Exit codes of --command:
   6  the client itself cannot run, or cannot write its output
   130  interrupted by Ctrl-C (5 if a write was under way)
 
-Without --command, commands are read from the terminal, or one per line from a pipe; the exit code is then 3 if the
-cluster could not be reached at startup, 6 if the client cannot go on, and otherwise 0, even if commands failed.
+Without --command, commands are read from the terminal, or one per line from a pipe; the exit code is then 2 if the
+password file cannot be used, 3 if the cluster could not be reached at startup, 4 if it refused the password, 6 if the
+client cannot go on, and otherwise 0, even if commands failed.
 
 Environment:
   KV_HISTORY  the history file of the prompt; if empty, no history is kept
@@ -61,7 +62,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COMMAND")]
     pub(crate) command: Option<OsString>,
 
-    /// Print only the value, byte for byte, with no newline after it, except before a prompt; errors go to standard error
+    /// Print only the value, byte for byte, with no newline after it, except before a prompt; errors go to standard
+    /// error
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
 
