@@ -83,6 +83,29 @@ pub(crate) enum Plan {
 /// alive, and either all or none of them registered by hand.
 #[must_use]
 pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<impl Bugs>) -> Plan {
+    let planned = plan_members(config, target, view);
+    if view.members(config).next().is_none() || view.hears_member(config) {
+        return planned;
+    }
+    // IMPORTANT: whatever becomes of the members, older copies are named before their nodes hear of this slot without
+    // them, and give up what may turn out to be all that is left.
+    let with_older = |mut next: SlotConfig| {
+        let older = view.older_copies(config).into_iter().filter(|copy| !next.copies().any(|named| named == *copy));
+        let older: Vec<_> = older.collect();
+        next.learners.extend(older);
+        change(config, next)
+    };
+    match planned {
+        Plan::Change(next) => with_older(next),
+        other => match with_older(config.clone()) {
+            Plan::Keep => other,
+            named => named,
+        },
+    }
+}
+
+/// Plans one slot, without regard to older copies that have just come back while no member is heard.
+fn plan_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<impl Bugs>) -> Plan {
     let (holders, former) = (view.without_gone(&config.isr), view.without_gone(&config.elr));
     let up: Vec<_> = holders.iter().copied().filter(|holder| view.alive.contains(holder)).collect();
     let only_by_hand = !holders.is_empty() && holders.iter().all(|holder| view.by_hand.contains(holder));
@@ -95,14 +118,6 @@ pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterVi
     if only_by_hand && !up.is_empty() {
         // Nobody can be asked or filled, so the ring alone decides.
         return change(config, held_by(target));
-    }
-    if !view.hears_member(config) {
-        // IMPORTANT: whatever becomes of the members, older copies are named before their nodes hear of this slot without
-        // them, and give up what may turn out to be all that is left.
-        let named = change(config, SlotConfig { learners: view.older_copies(config), ..config.clone() });
-        if named != Plan::Keep {
-            return named;
-        }
     }
     if config.isr.iter().any(|member| view.expected.contains(member)) {
         return Plan::Keep;
@@ -372,7 +387,9 @@ fn replace_primary(
     // A holder of the slot may come back with its data: wait, and let no empty copy lead meanwhile.
     let primary = config.primary.filter(|primary| holders.contains(primary));
     let elr = view.without_gone(&config.elr);
-    change(config, SlotConfig { primary, isr: holders.to_vec(), elr, ..config.clone() })
+    // IMPORTANT: older copies stay where they are. If nobody comes back, they are all that is left.
+    let learners = view.older_copies(config);
+    change(config, SlotConfig { primary, isr: holders.to_vec(), learners, elr, ..config.clone() })
 }
 
 /// The configuration after `chosen` has been promoted.
