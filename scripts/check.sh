@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # The gate: every change must pass it. Does not modify the sources. Needs only Rust with rustfmt and clippy, and a C
-# compiler.
+# compiler with make.
 # Stops at the first step that fails, names it, and exits with 1.
 
 set -uo pipefail

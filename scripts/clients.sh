@@ -12,7 +12,7 @@
 #   --seconds S   how long clients write while a node is killed (8)
 #   --debug       use a debug build, which builds faster
 #
-# Exit code 0: all is well. 1: it is not, or a program is missing. Everything that this starts is stopped when it ends.
+# Exit code 0: all is well. 1: it is not, or a program is missing. 2: it was called wrongly. Everything that this starts is stopped when it ends.
 set -uo pipefail
 
 usage() { sed -n '/^# usage:/,/^[^#]\|^#$/s/^# //p' "$0"; }

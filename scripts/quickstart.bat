@@ -55,7 +55,7 @@ set LISTED=%TEMP%\quickstart-nodes-%PORT%.txt
 :wait
 set /a TRIES+=1
 if %TRIES% gtr 30 (
-    echo quickstart: not all nodes have registered. To see why, start one by hand: %PROGRAMS%\node.exe %NODE_1%
+    echo quickstart: not all nodes have registered. To see why, start them by hand: %PROGRAMS%\coordinator.exe --port %PORT%, and in another window %PROGRAMS%\node.exe %NODE_1% --coordinator-port %PORT%
     goto stop
 )
 ping -n 2 127.0.0.1 >nul

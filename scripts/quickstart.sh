@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 #
 # Builds the programs, starts a cluster on this machine and opens the client. Leaving the client stops the cluster.
-# For Linux and macOS. Needs bash 3.2 or newer and a Rust toolchain, nothing else.
+# For Linux and macOS. Needs bash 3.2 or newer, a Rust toolchain, and a C compiler with
+# make.
 
 set -u
 
@@ -22,7 +23,7 @@ Options:
   --help               Print this help
 
 Exit code: the client's. 2 if an option is wrong, 3 if the cluster could not be started.
-Data: data/quickstart-PORT-NODEPORT-NODES beside the sources, about 150 MB for each node. Remove it to start empty.
+Data: data/quickstart-PORT-NODEPORT-NODES beside the sources, 80 MB for each node at first. Remove it to start empty.
 Logs: run/*.log beside the sources.
 If these cannot be written, both go to a new directory under $TMPDIR.
 TEXT

@@ -18,9 +18,10 @@
 //! - [`log`] and [`completions`]: the order of a slot's records, its tail, and which client writes it holds.
 //! - [`modify`]: what a read-modify-write does to a key.
 //! - [`slot`]: one slot's role: as a primary it orders writes and tracks what is durable; as a replica it follows.
-//! - [`outbox`] and [`inbox`]: what a replica has still to be sent, and what it receives.
+//! - [`outbox`] and [`inbox`]: what a replica has still to be sent, and what it receives. `pace`: how fast slots are
+//!   filled. `near`: a queue that stores its first entries inline.
 //! - [`compare`]: whether the copies of a slot are equal.
-//! - [`peers`]: leases between nodes. [`waiting`]: deferred answers. [`losses`]: acknowledged writes that were lost.
+//! - [`peers`]: leases between nodes. [`waiting`]: deferred answers. [`losses`]: dropped writes.
 //! - [`journal`]: what a node must not forget, as it goes to disk, and how a node is restored from it.
 //! - [`walk`] and [`listing`]: a page of the keys of all slots, and one node's part of it.
 //! - [`node`]: all slots of a node, the map it follows, and its exchanges with the others.

@@ -75,7 +75,8 @@ pub struct Route {
 pub enum Event {
     /// Another node follows a newer primary of this slot; this node no longer leads it.
     Deposed(SlotId),
-    /// A slot's new primary lacks this many acknowledged writes that this copy had; they are in the archive of losses.
+    /// A slot's new primary may lack this many writes that this copy had and has dropped; they are in the archive of
+    /// losses.
     CutAway(SlotId, u64),
     /// A replica's queue has overflowed; its removal from the in-sync sets of this many slots is proposed.
     Overflowed(NodeAddr, usize),
@@ -482,7 +483,7 @@ impl<B: Bugs> Node<B> {
         self.tails.used()
     }
 
-    /// Inspects the acknowledged writes that this node has lost.
+    /// Inspects the writes that this node has dropped because the next primary may not have them.
     pub fn losses<R>(&self, look: impl FnOnce(&Losses) -> R) -> R {
         look(&self.lock_losses())
     }

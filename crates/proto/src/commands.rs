@@ -116,7 +116,7 @@ const fn command((name, arity, flags, keys, group, since, syntax, summary): Row)
 
 /// All commands.
 #[rustfmt::skip]
-pub static COMMANDS: [Command; 75] = [
+pub static COMMANDS: [Command; 76] = [
     // Connection and server, as in Redis.
     command(("ping", -1, FAST, NONE, "connection", "1.0.0", "[message]", "Answers PONG, or the message")),
     command(("echo", 2, FAST_SERVER, NONE, "connection", "1.0.0", "message", "Answers the message")),
@@ -192,8 +192,9 @@ pub static COMMANDS: [Command; 75] = [
     command(("once", -4, GROWS, NONE, "generic", "0.1.0", "client seq command [arg ...]", "A write with an identity, which takes effect once")),
     command(("ack", 2, FAST, NONE, "connection", "0.1.0", "async|quorum|all", "When the writes of this connection are answered")),
     command(("read", 2, FAST, NONE, "connection", "0.1.0", "local|linear", "What the reads of this connection may return")),
-    command(("losses", 1, READ, NONE, "server", "0.1.0", "", "The acknowledged writes that the node lost")),
+    command(("losses", 1, READ, NONE, "server", "0.1.0", "", "The writes that the node dropped because the next primary may lack them")),
     command(("stats", 1, FAST_READ, NONE, "server", "0.1.0", "", "The figures of the node")),
+    command(("verify", 1, READ, NONE, "server", "0.1.0", "", "Compares all copies of the slots that the node leads")),
     command(("replicate", 3, GROWS, ONE, "string", "0.1.0", "key value", "PUT under the first version's name")),
 ];
 

@@ -61,7 +61,7 @@ pub enum NodeRequest<'a> {
     Ack(AckLevel),
     /// Sets the level of this connection's reads from now on.
     ReadLevel(ReadLevel),
-    /// The acknowledged writes that this node has lost.
+    /// The writes that this node has dropped because the next primary may not have them.
     Losses,
     /// Who the node is and what it holds.
     Info,

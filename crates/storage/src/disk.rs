@@ -15,6 +15,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::error::{Damage, FileError, Flaw, IoContext as _, ReadError};
 
 /// Files and directories. Every call blocks.
@@ -165,12 +166,31 @@ fn no_descriptor() -> io::Error {
 /// # Errors
 /// A start finds either the old or the new file, whole.
 pub fn replace_file(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> Result<(), FileError> {
+    replace_file_with(disk, directory, name, bytes, NoBugs)
+}
+
+/// Likewise, with planted bugs.
+pub(crate) fn replace_file_with(
+    disk: &dyn Disk,
+    directory: &Path,
+    name: &str,
+    bytes: &[u8],
+    bugs: impl Bugs,
+) -> Result<(), FileError> {
     let (path, written) = (directory.join(name), directory.join(format!("{name}.tmp")));
     let file = disk.open(&written, Mode::Create).io_context("make", &written)?;
     write_full(file.as_ref(), 0, bytes).io_context("write", &written)?;
     // IMPORTANT: sync the content before the rename, or a crash could leave the name with only part of the content.
-    file.sync_data().io_context("sync", &written)?;
+    if !bugs.plants(Bug::RenameBeforeSync) {
+        file.sync_data().io_context("sync", &written)?;
+    }
     disk.rename(&written, &path).io_context("replace", &path)?;
+    if bugs.plants(Bug::RenameBeforeSync) {
+        file.sync_data().io_context("sync", &path)?;
+    }
+    if bugs.plants(Bug::NoDirectorySync) {
+        return Ok(());
+    }
     disk.sync_directory(directory).io_context("sync", directory)
 }
 

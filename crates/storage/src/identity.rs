@@ -6,15 +6,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::bugs::{Bug, Bugs};
-use crate::disk::{Disk, Mode, Place, read_own, write_full};
-use crate::error::{Damage, FileError, Flaw, IoContext as _, ReadError};
+use crate::bugs::Bugs;
+use crate::disk::{Disk, Place, read_own, replace_file_with};
+use crate::error::{Damage, FileError, Flaw, ReadError};
 use crate::position::{DirectoryId, Position};
 use crate::sealed::{seal, unseal};
 
 /// The file's name.
 pub const NAME: &str = "identity";
-const WRITTEN_NAME: &str = "identity.tmp";
 
 /// How the file begins.
 const HEAD: &str = "node-identity";
@@ -122,22 +121,7 @@ impl Identity {
 
     /// Replaces the stored identity. The new one is durable when this returns.
     pub(crate) fn store<B: Bugs>(&self, disk: &dyn Disk, directory: &Path, bugs: B) -> Result<(), FileError> {
-        let (path, written) = (directory.join(NAME), directory.join(WRITTEN_NAME));
-        let file = disk.open(&written, Mode::Create).io_context("make", &written)?;
-        write_full(file.as_ref(), 0, self.encode().as_bytes()).io_context("write", &written)?;
-        // IMPORTANT: sync the text before the rename, or a crash could leave the name with only part of the text.
-        if !bugs.plants(Bug::RenameBeforeSync) {
-            file.sync_data().io_context("sync", &written)?;
-        }
-        disk.rename(&written, &path).io_context("replace", &path)?;
-        if bugs.plants(Bug::RenameBeforeSync) {
-            file.sync_data().io_context("sync", &path)?;
-        }
-        if bugs.plants(Bug::NoDirectorySync) {
-            Ok(())
-        } else {
-            disk.sync_directory(directory).io_context("sync", directory)
-        }
+        replace_file_with(disk, directory, NAME, self.encode().as_bytes(), bugs)
     }
 
     fn encode(&self) -> String {

@@ -1,7 +1,7 @@
 //! The file `map`: the last cluster map that the node had. Its text is not interpreted here.
 //!
-//! It holds a line with the format version, the length and the checksum of the text, and then the text. A file from an
-//! earlier release has the text alone, and is read as it is. docs/storage-format.md has the exact format.
+//! It holds a line with the format version, the length and the checksum of the text, and then the text.
+//! docs/storage-format.md has the exact format.
 
 use std::path::Path;
 
@@ -18,9 +18,6 @@ const BYTES_MOST: u64 = 64 * 1024 * 1024;
 /// What the file begins with.
 const HEAD: &str = "node-map";
 
-/// How a file without that header begins.
-const UNSEALED: &str = "OK Map ";
-
 /// Replaces the stored map. The new one is durable when this returns.
 ///
 /// # Errors
@@ -36,17 +33,10 @@ pub fn store(disk: &dyn Disk, directory: &Path, text: &str) -> Result<(), FileEr
 pub fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<String>, ReadError> {
     let file = directory.join(NAME);
     let Some(bytes) = read_own(disk, &file, BYTES_MOST, Flaw::Map)? else { return Ok(None) };
-    match unsealed(&bytes) {
+    match unseal(HEAD, &bytes, Flaw::Map) {
         Ok(text) => Ok(Some(text.to_owned())),
         Err(flaw) => Err(Damage { file, offset: 0, flaw }.into()),
     }
-}
-
-fn unsealed(bytes: &[u8]) -> Result<&str, Flaw> {
-    if bytes.starts_with(UNSEALED.as_bytes()) {
-        return str::from_utf8(bytes).map_err(|_| Flaw::Map);
-    }
-    unseal(HEAD, bytes, Flaw::Map)
 }
 
 #[cfg(test)]
@@ -71,18 +61,17 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(unsealed(&damaged).is_err(), "bit {bit}");
+            assert!(unseal(HEAD, &damaged, Flaw::Map).is_err(), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert!(unsealed(&bytes[..length]).is_err(), "{length} bytes");
+            assert!(unseal(HEAD, &bytes[..length], Flaw::Map).is_err(), "{length} bytes");
         }
     }
 
     #[test]
-    fn a_map_of_an_earlier_program_has_no_head_and_one_of_a_later_is_refused() {
-        assert_eq!(unsealed(TEXT.as_bytes()), Ok(TEXT));
+    fn a_map_of_a_later_program_and_what_is_no_map_are_refused() {
         let later = seal(HEAD, TEXT).replacen("node-map 1 ", "node-map 2 ", 1);
-        assert_eq!(unsealed(later.as_bytes()), Err(Flaw::Version(2)));
-        assert_eq!(unsealed(b"not a map\n"), Err(Flaw::Map));
+        assert_eq!(unseal(HEAD, later.as_bytes(), Flaw::Map), Err(Flaw::Version(2)));
+        assert_eq!(unseal(HEAD, b"not a map\n", Flaw::Map), Err(Flaw::Map));
     }
 }

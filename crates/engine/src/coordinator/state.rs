@@ -16,6 +16,7 @@
 //! VIRTUAL_NODES 3
 //! STARTS 12:137438953473
 //! RELIED_ON 0-8191:137438953480,8192-16383:12
+//! HONORED 10000
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,10 +101,10 @@ impl<B: Bugs> Coordinator<B> {
         coordinator.unproven = successors("UNPROVEN")?;
         coordinator.unproven_promotions = lines.value("UNPROVEN_PROMOTIONS")?;
         coordinator.departures = map.departures.clone();
-        coordinator.starts = lines.list_if_there("STARTS", |word| {
+        coordinator.starts = lines.list("STARTS", |word| {
             pair(word, ':').map(|(after, first)| Start { after: MapVersion(after), first: MapVersion(first) })
         })?;
-        let relied_on: Vec<(usize, usize, MapVersion)> = lines.list_if_there("RELIED_ON", |word| {
+        let relied_on: Vec<(usize, usize, MapVersion)> = lines.list("RELIED_ON", |word| {
             let (slots, version) = word.split_once(':')?;
             let (first, last) = pair(slots, '-')?;
             Some((first, last, MapVersion(one(version)?)))
@@ -112,11 +113,14 @@ impl<B: Bugs> Coordinator<B> {
             let slots = coordinator.relied_on.get_mut(first..=last).ok_or(StateError::Line("RELIED_ON"))?;
             slots.fill(version);
         }
-        let (away, virtual_nodes) = coordinator.read_moves(&lines)?;
+        let away = lines.list("AWAY", one)?;
+        coordinator.weights = lines.list("WEIGHTS", |word| pair(word, '='))?;
+        coordinator.moved_off = lines.list("MOVED_OFF", one)?;
+        let virtual_nodes = lines.value("VIRTUAL_NODES")?;
 
         // IMPORTANT: a primary may count on an answer of the earlier coordinator for nearly as long as its timeout was, or,
         // if it has not heard of that one, as an even earlier one was.
-        let earlier: Vec<u64> = lines.list_if_there("HONORED", one)?;
+        let earlier: Vec<u64> = lines.list("HONORED", one)?;
         for timeout in earlier.into_iter().map(Duration::from_millis).chain([map.cluster_settings.heartbeat_timeout]) {
             coordinator.registry.honor(now, timeout);
         }
@@ -144,20 +148,6 @@ impl<B: Bugs> Coordinator<B> {
             coordinator.advance(now);
         }
         Ok(coordinator)
-    }
-
-    /// Reads the weights, who has been told to delete what it holds, and the leaving nodes if an earlier release kept
-    /// them beside the map. Any of these lines may be missing. Returns who was away, and how many positions a node had.
-    fn read_moves(&mut self, lines: &Lines<'_>) -> Result<(Vec<NodeAddr>, u32), StateError> {
-        let nodes = |name| -> Result<Vec<NodeAddr>, StateError> { lines.list_if_there(name, one) };
-        self.departures.leaving.extend(nodes("LEAVING")?);
-        self.departures
-            .replacing
-            .extend(nodes("REPLACING")?.as_chunks().0.iter().cloned().map(|[new, old]| (new, old)));
-        let away = nodes("AWAY")?;
-        self.weights = lines.list_if_there("WEIGHTS", |word| pair(word, '='))?;
-        self.moved_off = lines.list_if_there("MOVED_OFF", one)?;
-        Ok((away, lines.value("VIRTUAL_NODES").unwrap_or(self.settings.virtual_nodes)))
     }
 }
 
@@ -194,15 +184,6 @@ impl Lines<'_> {
     ) -> Result<L, StateError> {
         let words = |text: &&str| text.split(',').filter(|_| *text != NOTHING).map(&read).collect();
         self.0.get(name).and_then(words).ok_or(StateError::Line(name))
-    }
-
-    /// Likewise, but a line that is missing is empty.
-    fn list_if_there<T, L: FromIterator<T>>(
-        &self,
-        name: &'static str,
-        read: impl Fn(&str) -> Option<T>,
-    ) -> Result<L, StateError> {
-        if self.0.contains_key(name) { self.list(name, read) } else { Ok(L::from_iter([])) }
     }
 }
 

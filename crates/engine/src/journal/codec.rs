@@ -25,9 +25,9 @@ pub(crate) enum Entry {
     Purge { slot: SlotId, seq: u64 },
     /// A higher epoch was heard of.
     Epoch { slot: SlotId, epoch: Epoch },
-    /// An acknowledged write was lost, and is in the archive.
+    /// A write was dropped that the next primary may not have, and is in the archive.
     Loss(Loss),
-    /// This many more writes were lost and are not in the archive.
+    /// This many more writes were dropped and are not in the archive.
     Unkept { writes: u64 },
 }
 

@@ -131,7 +131,7 @@ fn an_address_registered_by_hand_takes_no_place_of_a_node_and_holds_up_none_that
 }
 
 #[test]
-fn a_state_that_an_earlier_release_saved_reads_back() {
+fn a_state_reads_back_and_none_of_its_lines_may_be_missing() {
     let mut now = Timestamp(1_000_000);
     let mut coordinator = Coordinator::new(settings(1), NoBugs);
     for name in ["A", "B", "C"] {
@@ -140,17 +140,17 @@ fn a_state_that_an_earlier_release_saved_reads_back() {
     now = now + Duration::from_secs(1);
     coordinator.handle_timeout(now);
     let state = kept(&mut coordinator).expect("there is a map");
-    // The first release had none of these lines, and kept leaving nodes beside the map.
-    let later = ["AWAY", "WEIGHTS", "MOVED_OFF", "VIRTUAL_NODES", "STARTS", "RELIED_ON"];
-    let is_later = |line: &&str| later.iter().any(|name| line.split(' ').next() == Some(*name));
-    assert_eq!(state.lines().filter(is_later).count(), later.len());
-    let mut earlier: String = state.lines().filter(|line| !is_later(line)).flat_map(|line| [line, "\n"]).collect();
-    earlier.push_str(&format!("LEAVING {}\n", addr_of("C")));
-
-    let restored = Coordinator::restored(now, settings(2), NoBugs, &earlier).expect("it reads back");
+    let restored = Coordinator::restored(now, settings(2), NoBugs, &state).expect("it reads back");
     assert!(coordinator.map().slots().eq(restored.map().slots()), "each slot is as it was saved");
     assert!(restored.map().members().eq(coordinator.map().members()));
-    assert!(restored.leaving().map(|(addr, _)| addr).eq([&addr_of("C")]));
+    let (map, lines) = state.split_once("\n\n").expect("lines follow the map");
+    for missing in lines.lines() {
+        let others: String = lines.lines().filter(|line| *line != missing).flat_map(|line| [line, "\n"]).collect();
+        let refused = Coordinator::restored(now, settings(2), NoBugs, &format!("{map}\n\n{others}"));
+        let name = missing.split(' ').next().expect("a line begins with its name");
+        let said = refused.err().map(|error| error.to_string());
+        assert_eq!(said, Some(format!("the line {name} is missing or invalid")));
+    }
 }
 
 /// A primary that counts on the coordinator goes by the timeout of the last map that it has received.

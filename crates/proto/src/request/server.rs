@@ -48,7 +48,7 @@ pub enum ServerCommand<'a> {
     Wait {
         /// How many replicas must have all writes of the connection.
         replicas: u64,
-        /// How long to wait, in milliseconds; 0 to wait indefinitely.
+        /// How long to wait, in milliseconds; 0 for as long as a request may take.
         millis: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! The on-disk format: a directory from an earlier release is readable, and matches docs/storage-format.md.
+//! The on-disk format: a directory that was written once is readable, and matches docs/storage-format.md.
 
 use std::path::{Path, PathBuf};
 
@@ -70,7 +70,7 @@ fn a_directory_of_version_1_is_opened() {
     assert_eq!((identity.directory, identity.cluster.as_deref()), (DirectoryId(0xd1), Some("c-1")));
     assert_eq!(identity.incarnations, [3, 7]);
     assert!(opened.dir.found().stopped_in_order);
-    let map = storage::map_file::load(&load(), path()).expect("it has no checksum").expect("it is there");
+    let map = storage::map_file::load(&load(), path()).expect("it is whole").expect("it is there");
     assert!(map.starts_with("OK Map version=9 since=0 cluster=c-1 "), "{map}");
 }
 
