@@ -342,7 +342,7 @@ impl<B: Bugs> Node<B> {
             }
             holds_copy
         } else {
-            state.list(cx, list.level, waiting, turn, listing).is_ok()
+            state.list(cx, list, waiting, turn, listing).is_ok()
         };
         drop(state);
         self.finish(turn);

@@ -27,6 +27,7 @@ const COUNT_SLOTS: usize = 512;
 #[derive(Debug)]
 pub struct Walk<B: Bugs = NoBugs> {
     level: ReadLevel,
+    must_serve: bool,
     range: KeyRange,
     /// `None`: only the number is requested.
     page: Option<Page>,
@@ -69,6 +70,7 @@ impl<B: Bugs> Walk<B> {
     pub fn new(bits: SlotBits, level: ReadLevel, range: KeyRange, size: Option<PageSize>, bugs: B) -> Self {
         Self {
             level,
+            must_serve: false,
             range,
             page: size.map(Page::new),
             limit: size.map(|size| size.keys),
@@ -78,6 +80,13 @@ impl<B: Bugs> Walk<B> {
             next_ask: 0,
             bugs,
         }
+    }
+
+    /// The same, but whatever the level, every slot is listed by a primary that serves it at that moment.
+    #[must_use]
+    pub fn where_served(mut self) -> Self {
+        self.must_serve = true;
+        self
     }
 
     /// The same, restricted to some slots.
@@ -98,7 +107,7 @@ impl<B: Bugs> Walk<B> {
         for slot in map.bits().slots() {
             let Some(progress) = self.slots.get_mut(usize::from(slot.0)) else { continue };
             let SlotProgress::Open { tries, was_silent } = *progress else { continue };
-            let may_ask_replica = self.level == ReadLevel::Local && (was_silent || is_late);
+            let may_ask_replica = self.level == ReadLevel::Local && !self.must_serve && (was_silent || is_late);
             let replica = if may_ask_replica { replica_for(map, slot, tries, me) } else { None };
             let primary =
                 map.config(slot).primary.filter(|primary| map.member(*primary).is_some_and(|member| member.up));
@@ -128,8 +137,9 @@ impl<B: Bugs> Walk<B> {
         let id = self.next_ask;
         self.next_ask += 1;
         self.under_way.insert(id, slots.to_vec());
-        let (level, limit, range, slots) = (self.level, self.limit, self.range.clone(), slots.to_vec());
-        Some(Ask { to, addr, list: List { id, level, at_replica, limit, range, slots } })
+        let (limit, range, slots) = (self.limit, self.range.clone(), slots.to_vec());
+        let (level, must_serve) = (self.level, self.must_serve && self.level == ReadLevel::Local);
+        Some(Ask { to, addr, list: List { id, level, at_replica, must_serve, limit, range, slots } })
     }
 
     /// A node has answered. An answer that is no longer awaited is ignored: its slots are being asked for elsewhere.

@@ -129,10 +129,13 @@ async fn page(
     range: KeyRange,
     level: ReadLevel,
 ) -> Result<(Found, bool), ErrorReply> {
-    let size = PageSize { keys: limits::PAGE_KEYS, bytes: limits::PAGE_BYTES };
-    let walk = Walk::new(SLOT_BITS, level, range, Some(size), NoBugs);
-    let walk = walk.within(|slot| slots.contains(&usize::from(slot.0)));
+    let walk = walk_of(range, level).within(|slot| slots.contains(&usize::from(slot.0)));
     walks::gather(driver, walk).await.map(Walk::into_page)
+}
+
+fn walk_of(range: KeyRange, level: ReadLevel) -> Walk {
+    let size = PageSize { keys: limits::PAGE_KEYS, bytes: limits::PAGE_BYTES };
+    Walk::new(SLOT_BITS, level, range, Some(size), NoBugs)
 }
 
 async fn all_keys(driver: &Driver, pattern: &[u8], level: ReadLevel) -> Result<Found, ErrorReply> {
@@ -246,16 +249,18 @@ async fn random_key(driver: &Driver, level: ReadLevel) -> Result<Option<Box<[u8]
 
 /// Deletes every key, page by page. Keys written meanwhile may remain.
 ///
-/// IMPORTANT: unless the deletes themselves may be lost, the keys are listed as a linear read lists them: a primary that
-/// has been replaced without knowing it would not name what its successor has acknowledged.
+/// IMPORTANT: the keys are listed only by primaries that serve them at that moment: one that has been replaced without
+/// knowing it, or a replica, would not name all that was acknowledged. Unless the deletes themselves may be lost, what is
+/// listed must be durable, too; at level `async` it need not, so that one copy suffices.
 async fn flush(driver: &Driver, ack: AckLevel) -> Result<(), ErrorReply> {
     let level = if ack == AckLevel::Async { ReadLevel::Local } else { ReadLevel::Linear };
     let mut range = Keys::Prefix(b"").range();
     let half_done = |error| answering::half_done(&error);
     let mut is_first = true;
     loop {
-        let page = page(driver, 0..SLOT_BITS.count(), range.clone(), level).await;
-        let (keys, has_more) = page.map_err(|error| if is_first { error } else { half_done(error) })?;
+        let walked = walks::gather(driver, walk_of(range.clone(), level).where_served()).await;
+        let (keys, has_more) =
+            walked.map(Walk::into_page).map_err(|error| if is_first { error } else { half_done(error) })?;
         is_first = false;
         delete_all(driver, &keys, ack).await.map_err(half_done)?;
         match keys.last().filter(|_| has_more) {

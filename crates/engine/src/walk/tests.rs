@@ -160,8 +160,8 @@ fn a_page_waits_for_the_slots_that_were_refused() {
 
 #[test]
 fn a_replica_is_asked_where_the_primary_is_silent_or_late_and_the_read_is_local() {
-    let whom = |level, was_silent, is_late| {
-        let mut walk = Walk::new(BITS, level, Keys::Prefix(b"").range(), None, NoBugs);
+    let walk = |level| Walk::new(BITS, level, Keys::Prefix(b"").range(), None, NoBugs);
+    let whom = |mut walk: Walk, was_silent, is_late| {
         let map = map(|_| 2);
         let first = walk.asks(&map, Incarnation(3), false).remove(0);
         if was_silent {
@@ -173,10 +173,11 @@ fn a_replica_is_asked_where_the_primary_is_silent_or_late_and_the_read_is_local(
         let second = walk.asks(&map, Incarnation(3), is_late).remove(0);
         (second.to.0, second.list.at_replica)
     };
-    assert_eq!(whom(ReadLevel::Local, true, false), (3, true), "its own copy first");
-    assert_eq!(whom(ReadLevel::Local, false, true), (3, true));
-    assert_eq!(whom(ReadLevel::Local, false, false), (2, false), "it may be about to lead");
-    assert_eq!(whom(ReadLevel::Linear, true, true), (2, false), "a replica cannot answer for the others");
+    assert_eq!(whom(walk(ReadLevel::Local), true, false), (3, true), "its own copy first");
+    assert_eq!(whom(walk(ReadLevel::Local), false, true), (3, true));
+    assert_eq!(whom(walk(ReadLevel::Local), false, false), (2, false), "it may be about to lead");
+    assert_eq!(whom(walk(ReadLevel::Linear), true, true), (2, false), "a replica cannot answer for the others");
+    assert_eq!(whom(walk(ReadLevel::Local).where_served(), true, true), (2, false), "nor does it serve them");
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn what_is_counted_is_what_is_there_after_whatever_has_happened() {
                     world.settle();
                 }
                 6..12 => world.run(Duration::from_millis(100 * numbers.below(20))),
-                12..15 => _ = world.list(name, numbers.below(4) as u16, Some(3), true),
+                12..15 => _ = world.list(name, numbers.below(4) as u16, Some(3), "copy"),
                 15..30 => _ = delete(&mut world, &key),
                 30..40 => _ = world.write(name, &key, Change::PutFor(&value, 500), AckLevel::Async),
                 _ => _ = world.write(name, &key, Change::Put(&value), AckLevel::Async),

@@ -169,11 +169,11 @@ fn run(world: &mut World, command: &str) -> String {
         ["list", at, slot, limit, ref how @ ..] => {
             let slot = slot.parse().expect("a number");
             let limit = Some(limit.parse().expect("a number"));
-            return format!("{}\n", world.list(at, slot, limit, *how == ["copy"]));
+            return format!("{}\n", world.list(at, slot, limit, how.first().unwrap_or(&"linear")));
         }
         ["count", at, slot, ref how @ ..] => {
             let slot = slot.parse().expect("a number");
-            return format!("{}\n", world.list(at, slot, None, *how == ["copy"]));
+            return format!("{}\n", world.list(at, slot, None, how.first().unwrap_or(&"linear")));
         }
         ["slot", key] => return format!("{}\n", World::slot_of(key).0),
         ["map"] => return map(world),

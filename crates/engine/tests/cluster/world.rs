@@ -542,11 +542,13 @@ impl World {
         }
     }
 
-    /// Lists the first `limit` keys of one slot, or counts them if there is no limit: linearly, or from the local copy.
-    pub(crate) fn list(&self, at: &str, slot: u16, limit: Option<usize>, copy: bool) -> String {
-        let level = if copy { ReadLevel::Local } else { ReadLevel::Linear };
+    /// Lists the first `limit` keys of one slot, or counts them if there is no limit: linearly, locally, as a primary that
+    /// serves them now (`served`), or from the local copy.
+    pub(crate) fn list(&self, at: &str, slot: u16, limit: Option<usize>, how: &str) -> String {
+        let level = if how == "linear" { ReadLevel::Linear } else { ReadLevel::Local };
+        let (at_replica, must_serve) = (how == "copy", how == "served");
         let (range, slots) = (Keys::Prefix(b"").range(), vec![SlotId(slot)]);
-        let list = List { id: 0, level, at_replica: copy, limit, range, slots };
+        let list = List { id: 0, level, at_replica, must_serve, limit, range, slots };
         let (mut waiting, mut listing) = (Waiting::new(), Listing::new(&list, 1_000));
         let node = &self.member(at).node;
         node.list(SlotId(slot), &list, || self.now, &waiting, &mut Turn::default(), &mut listing);

@@ -8,8 +8,11 @@ use crate::limits;
 use crate::range::KeyRange;
 use crate::slot::SlotId;
 
+/// The `place` of a list with `must_serve`.
+const SERVED: &str = "served";
+
 /// Asks for the first keys of a range in some slots, or for how many keys it has there. On the wire `LIST id place
-/// limit start end slots`: `place` as in a forwarded read; a `limit` of 0 asks only for the count; an empty `end` is no
+/// limit start end slots`: `place` as in a forwarded read, or `served`; a `limit` of 0 asks only for the count; an empty `end` is no
 /// bound; the word `slots` has two bytes per slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
@@ -19,6 +22,9 @@ pub struct List {
     pub level: ReadLevel,
     /// Whether any copy may answer, because the primary does not.
     pub at_replica: bool,
+    /// Whether a primary may answer at level `local` only for slots that it serves now: one that has been replaced
+    /// without knowing it does not.
+    pub must_serve: bool,
     /// The most keys to list; `None` asks only for the count.
     pub limit: Option<usize>,
     /// The range of keys.
@@ -48,7 +54,8 @@ impl List {
         begin_array(7, out);
         push_word(b"LIST", out);
         push_number_word(self.id, out);
-        push_word(place_word(self.at_replica, self.level).as_bytes(), out);
+        let place = if self.must_serve { SERVED.to_owned() } else { place_word(self.at_replica, self.level) };
+        push_word(place.as_bytes(), out);
         push_number_word(self.limit.unwrap_or(0) as u64, out);
         push_word(&self.range.start, out);
         push_word(self.range.end.as_deref().unwrap_or_default(), out);
@@ -69,13 +76,15 @@ impl List {
         let mut list = || {
             words.next().filter(|verb| *verb == b"LIST")?;
             let id = counter(&mut words)?;
-            let (at_replica, level) = place(words.text()?)?;
+            let word = words.text()?;
+            let must_serve = word == SERVED;
+            let (at_replica, level) = if must_serve { (false, ReadLevel::Local) } else { place(word)? };
             let limit = usize::try_from(counter(&mut words)?).ok().filter(|limit| *limit <= limits::PAGE_KEYS)?;
             let (start, end) = (words.next()?.to_vec(), words.next()?.to_vec());
             let range = KeyRange { start, end: (!end.is_empty()).then_some(end) };
             let slots = slots_of(words.next()?)?;
             let limit = (limit > 0).then_some(limit);
-            range.is_within_limits().then_some(Self { id, level, at_replica, limit, range, slots })
+            range.is_within_limits().then_some(Self { id, level, at_replica, must_serve, limit, range, slots })
         };
         list().filter(|_| words.is_empty()).ok_or(ErrorReply::InvalidFormat("LIST"))
     }
@@ -128,9 +137,20 @@ mod tests {
         let range = KeyRange { start: b"a\0".to_vec(), end: None };
         let ended = KeyRange { start: Vec::new(), end: Some(b"\xff".to_vec()) };
         let slots = vec![SlotId(0), SlotId(16_383)];
+        let list = |level, at_replica, must_serve| List {
+            id: 1,
+            level,
+            at_replica,
+            must_serve,
+            limit: (!at_replica).then_some(7),
+            range: if at_replica { ended.clone() } else { range.clone() },
+            slots: if at_replica { Vec::new() } else { slots.clone() },
+        };
         for list in [
-            List { id: 1, level: ReadLevel::Linear, at_replica: false, limit: Some(7), range, slots },
-            List { id: 2, level: ReadLevel::Local, at_replica: true, limit: None, range: ended, slots: Vec::new() },
+            list(ReadLevel::Linear, false, false),
+            list(ReadLevel::Local, true, false),
+            list(ReadLevel::Local, false, false),
+            list(ReadLevel::Local, false, true),
         ] {
             let mut bytes = Vec::new();
             list.encode(&mut bytes);

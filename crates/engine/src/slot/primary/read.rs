@@ -1,6 +1,7 @@
 //! Reads at the primary: what they see, and what must be durable before they are answered.
 
 use proto::level::ReadLevel;
+use proto::peer::List;
 
 use crate::bugs::{Bug, Bugs};
 use crate::listing::Listing;
@@ -70,27 +71,26 @@ impl<B: Bugs> Slot<B> {
 
     /// Lists the keys of the slot as its primary; returns the ticket to wait for before they are shown. `cx.now` was
     /// taken after the slot was locked: what the slot holds until it is unlocked is what it held at that moment. A
-    /// linear list commits that the keys it hides as expired are gone.
+    /// linear list, and one with [`List::must_serve`], commits that the keys it hides as expired are gone.
     ///
     /// # Errors
     /// This node does not lead the slot, or may have been replaced.
     pub(crate) fn list(
         &mut self,
         cx: SlotContext<'_>,
-        level: ReadLevel,
+        list: &List,
         waiting: &Waiting,
         turn: &mut Turn,
         listing: &mut Listing,
     ) -> Result<Option<usize>, Refusal> {
-        let may_list = match level {
-            ReadLevel::Local => self.is_primary(),
-            ReadLevel::Linear => self.serves(cx).is_some(),
-        };
+        let is_linear = list.level == ReadLevel::Linear;
+        let must_serve = is_linear || list.must_serve;
+        let may_list = if must_serve { self.serves(cx).is_some() } else { self.is_primary() };
         if !may_list && !self.bugs.plants(Bug::ListsAnySlot) {
             return Err(Refusal::NotHere);
         }
         let expired = self.list_copy(cx, listing);
-        if level == ReadLevel::Local {
+        if !must_serve {
             return Ok(None);
         }
         if may_list && !self.bugs.plants(Bug::ExpiryUnrecorded) {
@@ -99,6 +99,6 @@ impl<B: Bugs> Slot<B> {
             });
         }
         // What is listed, and what is absent, follows from the records up to the last.
-        Ok(self.wait(self.log.last().seq, false, waiting))
+        Ok(if is_linear { self.wait(self.log.last().seq, false, waiting) } else { None })
     }
 }

@@ -113,7 +113,8 @@ async fn a_linear_list_does_not_wait_for_a_disk_that_hangs() {
     let slots = vec![node.driver.node().slot_of(b"key")];
     for (level, found) in [(ReadLevel::Local, 1), (ReadLevel::Linear, 0)] {
         let range = Keys::Prefix(b"key").range();
-        let list = List { id: 1, level, at_replica: false, limit: Some(10), range, slots: slots.clone() };
+        let list =
+            List { id: 1, level, at_replica: false, must_serve: false, limit: Some(10), range, slots: slots.clone() };
         let listed = timeout(SOON, list_here(&node.driver, &list)).await.expect("within the request timeout");
         assert_eq!((listed.keys.len(), listed.refused.len()), (found, 1 - found), "{level}");
     }
