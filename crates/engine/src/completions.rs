@@ -66,8 +66,8 @@ pub struct Completions {
 struct Client {
     /// Sorted by the client's own sequence number, ascending.
     done: VecDeque<(u64, Completion)>,
-    /// Numbers up to this one are no longer remembered.
-    forgotten: u64,
+    /// Numbers up to this one are no longer remembered; `None` if all are.
+    forgotten: Option<u64>,
     last_write: Timestamp,
 }
 
@@ -115,7 +115,7 @@ impl Completions {
         let Some(client) = self.clients.get(identity.client) else { return Known::New };
         match client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq) {
             Ok(at) => client.done.get(at).map_or(Known::New, |(_, done)| Known::Done(done.clone())),
-            Err(_) if identity.seq <= client.forgotten => Known::Stale,
+            Err(_) if Some(identity.seq) <= client.forgotten => Known::Stale,
             Err(_) => Known::New,
         }
     }
@@ -147,7 +147,7 @@ impl Completions {
             }
             let kept_from = sweep.oldest_kept.get(name).copied().unwrap_or(0);
             while let Some((seq, _)) = client.done.pop_front_if(|(seq, _)| *seq < kept_from) {
-                client.forgotten = client.forgotten.max(seq);
+                client.forgotten = client.forgotten.max(Some(seq));
                 self.count -= 1;
             }
             client.done.shrink_to(2 * client.done.len());
@@ -169,7 +169,7 @@ impl Completions {
         let Some(client) = self.clients.get_mut(identity.client) else { return };
         client.last_write = now;
         if completion.version == Version::NONE {
-            client.forgotten = client.forgotten.max(identity.seq);
+            client.forgotten = client.forgotten.max(Some(identity.seq));
             return;
         }
         match client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq) {
@@ -185,7 +185,7 @@ impl Completions {
         if client.done.len() > COMPLETIONS_OF_A_CLIENT
             && let Some((seq, _)) = client.done.pop_front()
         {
-            client.forgotten = client.forgotten.max(seq);
+            client.forgotten = client.forgotten.max(Some(seq));
             self.count -= 1;
         }
     }
@@ -207,8 +207,8 @@ impl Completions {
     /// longer remembered. Otherwise whoever continues from these would regard those writes as never seen.
     pub fn iter(&self) -> impl Iterator<Item = (Identity<'_>, Completion)> {
         self.clients.iter().flat_map(|(name, client)| {
-            let forgotten = Completion { version: Version::NONE, found: None, reply: None };
-            let forgotten = (client.forgotten > 0).then_some((client.forgotten, forgotten));
+            let completion = Completion { version: Version::NONE, found: None, reply: None };
+            let forgotten = client.forgotten.map(|seq| (seq, completion));
             let all = forgotten.into_iter().chain(client.done.iter().cloned());
             all.map(move |(seq, done)| (Identity { client: name, seq }, done))
         })
@@ -248,6 +248,25 @@ mod tests {
         assert_eq!((taken_over.count, taken_over.clients.len()), (COMPLETIONS_OF_A_CLIENT, 1));
         completions.undo(of("a", last), done(last).version);
         assert_eq!(completions.look_up(of("a", last)), Known::New);
+    }
+
+    #[test]
+    fn number_0_is_new_until_it_is_forgotten() {
+        let mut completions = Completions::default();
+        completions.insert(Timestamp(1), of("a", 1), done(1));
+        assert_eq!(completions.look_up(of("a", 0)), Known::New);
+        let last = COMPLETIONS_OF_A_CLIENT as u64;
+        completions.insert(Timestamp(1), of("a", 0), done(2));
+        for seq in 2..=last {
+            completions.insert(Timestamp(1), of("a", seq), done(seq + 1));
+        }
+        // Whoever continues from them knows the same.
+        let mut taken_over = Completions::default();
+        completions.iter().for_each(|(identity, done)| taken_over.insert(Timestamp(1), identity, done));
+        for known in [completions, taken_over] {
+            assert_eq!(known.look_up(of("a", 0)), Known::Stale);
+            assert_eq!(known.look_up(of("a", 1)), Known::Done(done(1)));
+        }
     }
 
     #[test]
