@@ -223,3 +223,21 @@ fn a_replica_that_hangs_slows_nobody_and_is_level_again_afterwards() {
         assert_eq!(left.ask(&format!("GET {key}")), format!("VALUE {key}"));
     }
 }
+
+#[test]
+fn a_write_that_its_primary_never_answered_says_so_and_may_be_repeated_with_the_same_identity() {
+    let setup = Setup { nodes: 2, replicas: 0, node_args: &["--request-timeout", "500ms"], ..Setup::default() };
+    let cluster = setup.start();
+    let key = cluster.key_led_by(0, "unanswered");
+    let mut node = cluster.connect(1);
+    // The connection between the nodes is open: what is sent on it arrives.
+    assert_eq!(node.ask(&format!("PUT {key} old")), "OK");
+    cluster.node(0).process.pause();
+    let unanswered = "ERROR UNKNOWN the write was sent to the primary, which did not answer: it may or may not have taken \
+                      effect; ";
+    let once = format!("ONCE client 1 PUT {key} new");
+    assert_eq!(node.ask(&once), format!("{unanswered}repeat it with the same ONCE"));
+    cluster.node(0).process.resume();
+    assert_eq!(node.insist(&once), "OK");
+    assert_eq!(node.insist(&format!("GET {key}")), "VALUE new");
+}

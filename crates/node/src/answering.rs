@@ -203,11 +203,25 @@ pub(crate) fn disk_refuses(addr: &NodeAddr, is_full: bool) -> ErrorReply {
 /// The answer to a write that was carried out but has not become durable.
 #[must_use]
 pub(crate) fn not_durable(identified: bool) -> ErrorReply {
-    let advice = if identified { "repeat it with the same ONCE" } else { "read the key to find out" };
     ErrorReply::Unknown(format!(
         "the primary has the write, but its replicas did not confirm it in time: it may or may not have taken effect; \
-         {advice}"
+         {}",
+        advice(identified)
     ))
+}
+
+/// The answer to a write that was sent to the primary, and not answered by it.
+#[must_use]
+pub(crate) fn unanswered(identified: bool) -> ErrorReply {
+    ErrorReply::Unknown(format!(
+        "the write was sent to the primary, which did not answer: it may or may not have taken effect; {}",
+        advice(identified)
+    ))
+}
+
+/// What to do about a write that may or may not have taken effect.
+fn advice(identified: bool) -> &'static str {
+    if identified { "repeat it with the same ONCE" } else { "read the key to find out" }
 }
 
 /// The answer to `LOSSES`.

@@ -64,6 +64,15 @@ enum Attempt {
     Refused(ErrorReply),
 }
 
+/// Why it is unknown whether a write has taken effect.
+#[derive(Debug, Clone, Copy)]
+enum Unsure {
+    /// It was sent to a primary, which did not answer.
+    Silent,
+    /// A primary has carried it out, but it may not be durable.
+    Undecided,
+}
+
 /// Waits for one connection's answers, batch after batch.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
@@ -203,6 +212,15 @@ fn give_up(driver: &Driver, request: &Deferred, out: &mut Vec<u8>) {
     request.answer(&Response::Error(error), out);
 }
 
+/// Answers a write that may or may not have taken effect.
+fn leave_unknown(why: Unsure, request: &Deferred, out: &mut Vec<u8>) {
+    let error = match why {
+        Unsure::Silent => answering::unanswered(request.is_repeatable()),
+        Unsure::Undecided => answering::not_durable(request.is_repeatable()),
+    };
+    request.answer(&Response::Error(error), out);
+}
+
 /// When the requests of a batch began to be answered.
 #[derive(Debug, Clone, Copy)]
 struct Started {
@@ -295,14 +313,14 @@ async fn answer_one(
     let is_write = request.request().is_write();
     let deadline = started.deadline(driver);
     let mut map_changes = driver.watch_map();
-    let mut is_unknown = was_tried && is_write;
+    let mut unsure = (was_tried && is_write).then_some(Unsure::Undecided);
     let mut pause = FIRST_RETRY_PAUSE;
     loop {
         map_changes.mark_unchanged();
         // IMPORTANT: nothing is sent once the time is up: the process may have stood still meanwhile.
         if first_try.is_none() && started.is_over(driver) {
-            if is_unknown {
-                return give_up(driver, request, out);
+            if let Some(why) = unsure {
+                return leave_unknown(why, request, out);
             }
             let why = why_unavailable(driver, request);
             return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
@@ -320,17 +338,22 @@ async fn answer_one(
         match tried {
             Attempt::Answered => return,
             Attempt::Long => continue,
-            Attempt::Silent if is_write && !request.is_repeatable() => {
-                let what = "the write was sent to the primary, which did not answer: it may or may not have taken \
-                            effect; read the key to find out";
-                return request.answer(&Response::Error(ErrorReply::Unknown(what.to_owned())), out);
+            Attempt::Silent | Attempt::Undecided if is_write => {
+                // IMPORTANT: a write that was sent once and not answered stays unknown, whatever refuses it later.
+                let why = match (tried, unsure) {
+                    (Attempt::Silent, None | Some(Unsure::Silent)) => Unsure::Silent,
+                    _ => Unsure::Undecided,
+                };
+                if !request.is_repeatable() {
+                    return leave_unknown(why, request, out);
+                }
+                unsure = Some(why);
             }
-            Attempt::Undecided if !request.is_repeatable() => return give_up(driver, request, out),
-            // IMPORTANT: a write that was sent once and not answered stays unknown, whatever refuses it later.
-            Attempt::Silent | Attempt::Undecided if is_write => is_unknown = true,
-            Attempt::Refused(ErrorReply::Stale(_)) if is_unknown => return give_up(driver, request, out),
-            Attempt::Refused(_) if is_unknown => {}
-            Attempt::Refused(error) => return request.answer(&Response::Error(error), out),
+            Attempt::Refused(error) => match unsure {
+                Some(why) if matches!(error, ErrorReply::Stale(_)) => return leave_unknown(why, request, out),
+                Some(_) => {}
+                None => return request.answer(&Response::Error(error), out),
+            },
             Attempt::Moved if started.at.elapsed() < PRIMARY_PATIENCE => {}
             Attempt::Moved | Attempt::Unreachable | Attempt::Silent | Attempt::Undecided => {
                 if request.replica_may_answer() && read_elsewhere(driver, request, deadline, out).await {
