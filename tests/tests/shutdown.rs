@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use e2e::cluster::Setup;
-use e2e::connection::Connection;
+use e2e::connection::{Connection, array};
 use e2e::load::Load;
 #[cfg(target_os = "linux")]
 use e2e::process::{Process, program};
@@ -174,4 +174,51 @@ fn a_node_stops_in_time_although_its_coordinator_is_gone_and_a_replica_hangs() {
     cluster.coordinator.process.kill();
     let ended = cluster.node_mut(0).stop();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn what_waits_for_other_nodes_is_answered_when_a_node_stops() {
+    // Nobody takes over from the node that hangs. Without an answer from it, a request may take far longer than a stop.
+    let setup = Setup { nodes: 2, replicas: 0, heartbeat_timeout: "300s", ..Setup::default() };
+    let mut cluster = Setup { node_args: &["--request-timeout", "60s"], ..setup }.start();
+    cluster.node(0).process.pause();
+    let asked = ["WAIT 1 60000", "FLUSHALL", "COUNT a"].map(|request| {
+        let mut node = cluster.connect(1);
+        let request: Vec<_> = request.split(' ').collect();
+        node.send([array(&["PING"]), array(&request)].concat());
+        // They have arrived together.
+        assert_eq!(node.line(), "+PONG\r");
+        node
+    });
+    cluster.node(1).process.signal(Signal::SIGTERM);
+    let answers = asked.map(|mut node| String::from_utf8(node.rest()).expect("answers are text"));
+    let stopping = "this node is stopping";
+    let half_done = "-UNKNOWN some keys may have been changed and others not, repeat it; the cause: UNAVAILABLE ";
+    assert!(answers[0].starts_with(":0\r\n"), "{answers:?}");
+    assert!(answers[1].starts_with(&format!("{half_done}{stopping}, ask another one\r\n")), "{answers:?}");
+    assert!(
+        answers[2].starts_with(&format!("-UNAVAILABLE {stopping}; nothing was changed, ask another one\r\n")),
+        "{answers:?}"
+    );
+    let ended = cluster.node_mut(1).process.wait_for_end(LIMIT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("did not finish in time"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_comparison_of_copies_is_answered_when_a_node_stops() {
+    let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
+    cluster.store(0, "compared", 100, "");
+    cluster.wait_until_level();
+    // The digests of this one are awaited for a minute.
+    cluster.node(2).process.pause();
+    let mut node = cluster.connect(0);
+    node.send("PING\nVERIFY\n");
+    assert_eq!(node.line(), "PONG");
+    cluster.node(0).process.signal(Signal::SIGTERM);
+    let answer = String::from_utf8(node.rest()).expect("answers are text");
+    assert!(answer == "ERROR UNAVAILABLE this node is stopping; nothing was changed, ask another one\n", "{answer}");
+    let ended = cluster.node_mut(0).process.wait_for_end(LIMIT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    cluster.node(2).process.resume();
 }

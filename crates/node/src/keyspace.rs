@@ -81,6 +81,11 @@ impl DeferredKeyspace {
         Self { work: Work::Flush { ack }, encoding }
     }
 
+    /// The encoding of its answer.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     /// Whether it changes keys.
     pub(crate) fn is_flush(&self) -> bool {
         matches!(self.work, Work::Flush { .. })

@@ -1,6 +1,7 @@
 //! One inbound connection: client requests, and what the connection becomes when another node opened it.
 
 mod gather;
+mod last;
 mod many;
 
 use std::io;
@@ -30,16 +31,15 @@ use crate::driver::Driver;
 use crate::first_map::FirstMap;
 use crate::from_node::{self, Upgrade};
 use crate::gate::Unauthenticated;
-use crate::keyspace::DeferredKeyspace;
 use crate::routing::{self, DeferredBatch, Waits};
 use crate::server_commands::{CommandOutcome, Front};
 use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
-use crate::verify;
 use crate::wait::{DeferredWait, WrittenSlots};
 use crate::walks::DeferredWalk;
 
 use gather::Gather;
+use last::Last;
 use many::{Begun, Kind};
 
 /// Values of at least this size are sent from where they are stored; shorter ones are copied into the output buffer.
@@ -78,7 +78,7 @@ async fn serve_client(
             }
             front = unauthenticated.front;
         }
-        let mut client = ClientSession::new(driver, front);
+        let mut client = ClientSession::new(driver, front, shutdown);
         if connection.serve(&mut client, &clients.shared, shutdown).await? == Ended::Closed {
             return Ok(None);
         }
@@ -94,6 +94,8 @@ async fn serve_client(
 /// The requests of a client.
 struct ClientSession<'a> {
     driver: &'a Driver,
+    /// Begins when connections are to end.
+    shutdown: &'a Shutdown,
     front: Front,
     /// The slots it has written to, for `WAIT`.
     written: WrittenSlots,
@@ -127,17 +129,6 @@ struct ClientSession<'a> {
     pauses_seen: u64,
     /// Slots of upcoming keys, already looked up.
     slots_ahead: SlotsAhead,
-}
-
-/// A request that concerns more than one key's primary.
-#[derive(Debug)]
-enum Last {
-    /// A page of a walk, or a count.
-    Walk(DeferredWalk),
-    /// A request about all keys.
-    Keyspace(DeferredKeyspace),
-    Wait(DeferredWait, Encoding),
-    Verify(Encoding),
 }
 
 /// Values shared by all requests that arrived together: looking them up costs as much as a request.
@@ -188,9 +179,10 @@ fn answer_read(
 }
 
 impl<'a> ClientSession<'a> {
-    fn new(driver: &'a Driver, front: Front) -> Self {
+    fn new(driver: &'a Driver, front: Front, shutdown: &'a Shutdown) -> Self {
         Self {
             driver,
+            shutdown,
             front,
             written: WrittenSlots::new(driver),
             turn: Turn::default(),
@@ -537,22 +529,12 @@ impl Session for ClientSession<'_> {
         }
         if let Some(last) = self.last.take() {
             self.driver.wake_touched(&mut self.turn);
-            if matches!(last, Last::Walk(_) | Last::Keyspace(_)) {
+            if last.is_walk() {
                 self.unanswered.add(self.driver.clock().now(), stats::WALK);
             }
-            match last {
-                Last::Walk(walk) => walk.answer(self.driver, out).await,
-                Last::Keyspace(request) => {
-                    // IMPORTANT: only now, since what was settled before has taken it.
-                    self.must_persist |= request.is_flush();
-                    request.answer(self.driver, out).await;
-                }
-                Last::Wait(wait, encoding) => {
-                    let replicas = self.written.wait(self.driver, wait, client).await;
-                    Response::Number(replicas.try_into().unwrap_or(i64::MAX)).encode(encoding, out);
-                }
-                Last::Verify(encoding) => verify::verify(self.driver).await.encode(encoding, out),
-            }
+            // IMPORTANT: only now, since what was settled before has taken it.
+            self.must_persist |= last.changes_keys();
+            last.answer(self.driver, &mut self.written, client, self.shutdown, out).await;
             // A client may have sent many of these.
             tokio::task::yield_now().await;
         }

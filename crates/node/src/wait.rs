@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use net::connection::has_ended;
+use net::shutdown::Shutdown;
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::AckLevel;
 use proto::peer::CopiesOf;
@@ -110,9 +111,15 @@ impl WrittenSlots {
     }
 
     /// Waits until `wait.replicas` replicas have everything that the connection has written, or the client has closed its
-    /// side of the connection, and returns how many have. Returns 0 if a slot has got another primary since the connection last asked: the new one may lack what
-    /// was answered at level `async`.
-    pub(crate) async fn wait(&mut self, driver: &Driver, wait: DeferredWait, client: &TcpStream) -> u64 {
+    /// side of the connection, or connections are to end, and returns how many have. Returns 0 if a slot has got another
+    /// primary since the connection last asked: the new one may lack what was answered at level `async`.
+    pub(crate) async fn wait(
+        &mut self,
+        driver: &Driver,
+        wait: DeferredWait,
+        client: &TcpStream,
+        shutdown: &Shutdown,
+    ) -> u64 {
         let time = if wait.millis == 0 { driver.request_timeout() } else { Duration::from_millis(wait.millis) };
         let begun = Instant::now();
         let deadline = begun + time.min(LONGEST_WAIT);
@@ -120,7 +127,8 @@ impl WrittenSlots {
         let mut asked: Vec<Asked> =
             self.take_slots().into_iter().map(|slot| Asked { slot, seq: None, replicas: 0 }).collect();
         ask(driver, &mut asked, deadline, wait.replicas, usize::MAX).await;
-        while fewest(&asked, copies) < wait.replicas && Instant::now() < deadline && !has_ended(client) {
+        let must_end = || Instant::now() >= deadline || has_ended(client) || shutdown.has_begun();
+        while fewest(&asked, copies) < wait.replicas && !must_end() {
             let pause = (begun.elapsed() / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
             sleep_until((Instant::now() + pause).min(deadline)).await;
             let short = asked.iter().filter(|asked| asked.is_short(wait.replicas)).count();

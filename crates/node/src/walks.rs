@@ -54,6 +54,11 @@ impl DeferredWalk {
         Self { range: Keys::Prefix(prefix).range(), limit: None, level, encoding }
     }
 
+    /// The encoding of its answer.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     /// Answers the request.
     pub(crate) async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
         let is_count = self.limit.is_none();

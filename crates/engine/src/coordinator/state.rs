@@ -25,7 +25,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
-use proto::id::{Incarnation, NodeAddr};
+use proto::id::Incarnation;
 
 use super::generations::Start;
 use super::{Coordinator, GATHERING, Phase};
