@@ -1,6 +1,14 @@
 //! Bad input of every kind: it is refused, changes nothing, and harms nobody else.
 
+#[cfg(unix)]
+use std::collections::VecDeque;
 use std::io::Write;
+#[cfg(unix)]
+use std::panic::AssertUnwindSafe;
+#[cfg(unix)]
+use std::path::Path;
+#[cfg(unix)]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::client;
@@ -17,12 +25,7 @@ const INCOMPLETE: &str = "ERROR Incomplete command: a line must end with a newli
 fn connections_never_take_the_files_away_that_the_log_needs() {
     let coordinator = server::coordinator(&[]);
     let dir = tempfile::tempdir().unwrap();
-    // The system grants this process fewer files than the clients want.
-    let program = e2e::process::program("node");
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", "ulimit -n 300 && exec \"$0\" \"$@\""]).arg(program).args(["--port", "0"]);
-    command.args(["--coordinator-port", &coordinator.port.to_string(), "--data-dir", dir.path().to_str().unwrap()]);
-    let mut node = server::Starting(e2e::process::Process::spawn("node", &mut command)).ready();
+    let mut node = node_with_few_files(300, coordinator.port, dir.path());
     node.process.says_on_stderr("serving at most 150 connections instead of 10000");
     let mut idle: Vec<_> = (0..400).filter_map(|_| Connection::try_open(&node.addr).ok()).collect();
     idle.truncate(148);
@@ -33,12 +36,57 @@ fn connections_never_take_the_files_away_that_the_log_needs() {
         client = is_in.then_some(one);
         ensure(is_in, || "not yet".to_owned())
     });
-    let mut client = client.unwrap();
-    // Segments are created in the meantime.
+    write_segments(&mut client.unwrap());
+    assert!(node.process.is_running());
+}
+
+/// Starts a node that the system grants fewer files than the clients want.
+#[cfg(unix)]
+fn node_with_few_files(files: usize, coordinator_port: u16, dir: &Path) -> server::Server {
+    let program = e2e::process::program("node");
+    let mut command = std::process::Command::new("sh");
+    let limited = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+    command.args(["-c", &limited]).arg(program).args(["--port", "0"]);
+    let dir = dir.to_str().expect("a temporary directory has a plain name");
+    command.args(["--coordinator-port", &coordinator_port.to_string(), "--data-dir", dir]);
+    server::Starting(e2e::process::Process::spawn("node", &mut command)).ready()
+}
+
+/// Writes so much that segments of the log are created in the meantime.
+#[cfg(unix)]
+fn write_segments(client: &mut Connection) {
     let value = "x".repeat(4_000_000);
     for round in 0..40 {
         assert_eq!(client.ask(&format!("PUT key{} {value}", round % 3)), "OK");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn connections_that_are_turned_away_leave_the_log_its_files_however_few_there_are() {
+    let coordinator = server::coordinator(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = node_with_few_files(64, coordinator.port, dir.path());
+    node.process.says_on_stderr("serving at most 32 connections instead of 10000");
+    let mut client = Connection::open(&node.addr);
+    assert_eq!(client.ask("PING"), "PONG");
+    let end = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Some of them are let in, and the others stay until the node closes them.
+        scope.spawn(|| {
+            let mut open = VecDeque::new();
+            while !end.load(Ordering::Relaxed) {
+                open.extend(std::net::TcpStream::connect(&node.addr));
+                if open.len() > 200 {
+                    open.pop_front();
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let written = std::panic::catch_unwind(AssertUnwindSafe(|| write_segments(&mut client)));
+        end.store(true, Ordering::Relaxed);
+        written.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
     assert!(node.process.is_running());
 }
 

@@ -4,6 +4,14 @@
 #[cfg(unix)]
 const SPARE: usize = 256;
 
+/// How many connections beyond the limit are examined or refused at the same time, at most.
+const UNSERVED: usize = 64;
+
+/// These connections get no more than this part of the descriptors that neither clients nor nodes may take: files must be
+/// opened even while clients are turned away.
+#[cfg(unix)]
+const PART_FOR_UNSERVED: usize = 4;
+
 /// How many connections of nodes are served however few descriptors there are.
 #[cfg(unix)]
 const LEAST_FOR_NODES: usize = 16;
@@ -41,10 +49,26 @@ pub fn for_connections(wanted: usize) -> usize {
 #[cfg(unix)]
 #[must_use]
 pub fn for_nodes(clients: usize) -> usize {
+    limit().saturating_sub(clients + SPARE).clamp(LEAST_FOR_NODES, 2 * proto::limits::NODES)
+}
+
+/// How many connections beyond the limit a process that serves `clients` may examine or refuse at the same time.
+#[cfg(unix)]
+#[must_use]
+pub fn for_unserved(clients: usize) -> usize {
+    unserved(limit(), clients, for_nodes(clients))
+}
+
+#[cfg(unix)]
+fn unserved(limit: usize, clients: usize, nodes: usize) -> usize {
+    (limit.saturating_sub(clients + nodes) / PART_FOR_UNSERVED).clamp(1, UNSERVED)
+}
+
+/// How many files this process may have open now.
+#[cfg(unix)]
+fn limit() -> usize {
     use nix::sys::resource::{Resource, getrlimit};
-    let limit =
-        getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(limit, _)| limit.try_into().unwrap_or(usize::MAX));
-    limit.saturating_sub(clients + SPARE).clamp(LEAST_FOR_NODES, 2 * proto::limits::NODES)
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(limit, _)| limit.try_into().unwrap_or(usize::MAX))
 }
 
 /// Other systems have no such limit.
@@ -59,4 +83,27 @@ pub fn for_connections(wanted: usize) -> usize {
 #[must_use]
 pub fn for_nodes(_: usize) -> usize {
     2 * proto::limits::NODES
+}
+
+/// Other systems have no such limit.
+#[cfg(not(unix))]
+#[must_use]
+pub fn for_unserved(_: usize) -> usize {
+    UNSERVED
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_to_be_refused_leave_descriptors_for_files() {
+        // With `--max-clients` as it is by default, and as a process that may open few files has lowered it.
+        assert_eq!(unserved(10_000 + ROOM, 10_000, 2 * proto::limits::NODES), UNSERVED);
+        for limit in [64_usize, 128, 300, 1_024] {
+            let clients = limit.saturating_sub(SPARE).max(limit / 2);
+            let left = limit - clients - LEAST_FOR_NODES - unserved(limit, clients, LEAST_FOR_NODES);
+            assert!(left >= 12, "{left} of {limit}");
+        }
+    }
 }

@@ -30,10 +30,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Failures to accept are logged at most once in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// How many connections beyond the limit are examined or refused at the same time. Further ones are closed without a
-/// word; nodes try again.
-const UNSERVED: usize = 64;
-
 /// How long a connection beyond the limit has to show what it is.
 const FIRST_BYTES: Duration = Duration::from_millis(200);
 
@@ -203,7 +199,8 @@ pub async fn accept<F>(
 {
     let permits = Arc::new(Semaphore::new(shared.flags.max_clients));
     let from_nodes = Arc::new(Semaphore::new(descriptors::for_nodes(shared.flags.max_clients)));
-    let unserved = Arc::new(Semaphore::new(UNSERVED));
+    // Those beyond these are closed without a word; nodes try again.
+    let unserved = Arc::new(Semaphore::new(descriptors::for_unserved(shared.flags.max_clients)));
     let mut pause = Duration::from_millis(5);
     let mut warned = None;
     loop {
