@@ -66,10 +66,7 @@ fn run(world: &mut World, command: &str) -> String {
             world.cut(from, to);
             world.cut(to, from);
         }
-        ["heal"] => {
-            world.cuts.clear();
-            world.settle();
-        }
+        ["heal"] => world.heal(),
         ["stop", "coordinator"] => world.stop_coordinator(),
         ["start", "coordinator"] => world.start_coordinator(true),
         ["start-anew", "coordinator"] => world.start_coordinator(false),
@@ -142,6 +139,10 @@ fn run(world: &mut World, command: &str) -> String {
             return format!("{}\n", world.write(at, key, Change::Put(value.as_bytes()), level));
         }
         ["delete", at, key] => return format!("{}\n", world.write(at, key, Change::Delete, AckLevel::Async)),
+        ["delete", at, key, level] => {
+            let level = level.parse().expect("a level");
+            return format!("{}\n", world.write(at, key, Change::Delete, level));
+        }
         ["put-for", at, key, seconds, value] => {
             let change = Change::PutFor(value.as_bytes(), millis(seconds));
             return format!("{}\n", world.write(at, key, change, AckLevel::Quorum));

@@ -215,6 +215,12 @@ impl World {
         self.cuts.insert((from.to_owned(), to.to_owned()));
     }
 
+    /// Everybody reaches everybody again.
+    pub(crate) fn heal(&mut self) {
+        self.cuts.clear();
+        self.settle();
+    }
+
     /// Lets time pass, with ticks, beats, and heartbeats at the intervals of the real programs.
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
