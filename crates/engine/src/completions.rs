@@ -217,6 +217,8 @@ impl Completions {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use proto::id::Epoch;
 
@@ -278,6 +280,20 @@ mod tests {
         assert_eq!(completions.look_up(of("a", 1)), Known::New);
         assert_eq!(completions.look_up(of("b", 1)), Known::Done(done(2)));
         assert_eq!((completions.count, completions.clients.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_client_that_goes_on_writing_is_not_forgotten_ten_minutes_after_its_first_write() {
+        let mut completions = Completions::default();
+        let minute = Duration::from_secs(60);
+        let first = Timestamp(1) + minute;
+        completions.insert(first, of("a", 1), done(1));
+        completions.insert(first + 9 * minute, of("a", 2), done(2));
+        completions.sweep(first + REMEMBERED_FOR + minute, &mut Sweep::default());
+        assert_eq!(completions.look_up(of("a", 1)), Known::Done(done(1)), "it may be sent again");
+        assert_eq!(completions.look_up(of("a", 2)), Known::Done(done(2)));
+        completions.sweep(first + 9 * minute + REMEMBERED_FOR, &mut Sweep::default());
+        assert_eq!(completions.look_up(of("a", 2)), Known::New, "it has stopped writing");
     }
 
     #[test]

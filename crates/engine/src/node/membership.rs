@@ -272,4 +272,41 @@ mod tests {
         assert!(!is_to_be_kept(&whole, &of(1, &[1], &[2, 3], &[])), "former members count");
         assert!(!is_to_be_kept(&of(1, &[1, 2], &[], &[3]), &whole), "one more counts");
     }
+
+    /// The coordinator gives the slots of a node to others when it has heard nothing for the whole timeout.
+    #[test]
+    fn an_answer_is_counted_on_for_less_than_the_timeout_even_by_clocks_that_are_wrong_by_a_tenth() {
+        for millis in [100, 1_000, 10_000, 1_000_000] {
+            let timeout = Duration::from_millis(millis);
+            let node = Node::new(Timestamp(0), SlotBits::new(2), 0, NoBugs);
+            node.joined(ME);
+            let mut map = ClusterMap::empty("a".to_owned(), SlotBits::new(2));
+            map.cluster_settings.heartbeat_timeout = timeout;
+            map.version = MapVersion(1);
+            node.handle_map(Timestamp(0), &map.update_since(MapVersion(0)), &mut Turn::default())
+                .expect("the first map");
+            let sent = Timestamp(7);
+            node.coordinator_answered(sent);
+            let counted_on = Timestamp(node.coordinator_until.load(Ordering::Relaxed)) - sent;
+            assert!(counted_on * 100 / 90 <= timeout * 100 / 110, "{counted_on:?} of {timeout:?}");
+            assert!(counted_on * 2 > timeout, "a lost heartbeat or two would stop it");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_a_coordinator_that_has_not_sent_its_map_confirms_nothing() {
+        let node = Node::new(Timestamp(0), SlotBits::new(2), 0, NoBugs);
+        node.joined(ME);
+        let mut map = ClusterMap::empty("a".to_owned(), SlotBits::new(2));
+        map.version = MapVersion(1);
+        node.handle_map(Timestamp(0), &map.update_since(MapVersion(0)), &mut Turn::default()).expect("the first map");
+        // Another session, perhaps with another coordinator.
+        node.joined(ME);
+        node.coordinator_answered(Timestamp(7));
+        assert_eq!(node.coordinator_until.load(Ordering::Relaxed), 0);
+        map.version = MapVersion(2);
+        node.handle_map(Timestamp(8), &map.update_since(MapVersion(1)), &mut Turn::default()).expect("the next map");
+        node.coordinator_answered(Timestamp(9));
+        assert_ne!(node.coordinator_until.load(Ordering::Relaxed), 0);
+    }
 }
