@@ -2,7 +2,9 @@
 //! simulator's job: `crates/sim`.
 #![expect(clippy::indexing_slicing, clippy::expect_used, reason = "whatever goes wrong here fails its test")]
 
+mod by_hand;
 mod copies;
+mod handed_over;
 mod memory;
 mod resent;
 mod starts;

@@ -1,0 +1,91 @@
+//! What a primary may do after it has released a slot, and after it has heard that another leads it.
+
+use std::time::Duration;
+
+use engine::node::Turn;
+use engine::waiting::{Outcome, Waiting};
+use proto::cluster_map::ClusterMap;
+use proto::id::Incarnation;
+use proto::level::AckLevel;
+use proto::session::{NodeMessage, SlotAt};
+
+use crate::by_hand::{Link, SLOT, at, empty_map, lead, nodes, publish, put};
+
+/// The slot as the map has it.
+fn slot_at(map: &ClusterMap) -> SlotAt {
+    SlotAt { slot: SLOT, version: map.config(SLOT).version }
+}
+
+/// After it has released the slot, its followers may have heard of another primary, and have told nobody yet.
+#[test]
+fn a_primary_whose_hand_over_has_timed_out_serves_once_all_have_confirmed_again_that_they_follow_it() {
+    let [a, b, c] = nodes();
+    let (mut map, waiting) = (empty_map(), Waiting::new());
+    publish(at(0), &[&a, &b, &c], &lead(&mut map, SLOT, 2, 1));
+    let (mut to_b, mut to_c) = (Link::new(&a, &b), Link::new(&a, &c));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(1)));
+    assert_eq!(put(at(2), &a, b"old", AckLevel::Async, &waiting), Ok(None));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(3)));
+    a.hand_over(at(4), Incarnation(2), &[slot_at(&map)], &mut Turn::default());
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(4)));
+    let released = a.take_proposals();
+    assert!(matches!(released[..], [NodeMessage::Release { to: Incarnation(2), .. }]), "{released:?}");
+    // Nothing comes of it. Leases are renewed all the time.
+    for millis in (100..=1_200).step_by(20) {
+        [&mut to_b, &mut to_c].into_iter().for_each(|link| link.only_beat(at(millis)));
+        a.handle_timeout(at(millis), &mut Turn::default());
+        let refused = put(at(millis), &a, b"new", AckLevel::Async, &waiting);
+        assert!(refused.is_err(), "it serves after {millis} ms, and they may follow another");
+    }
+    to_c.exchange(at(1_201));
+    assert!(put(at(1_201), &a, b"new", AckLevel::Async, &waiting).is_err(), "B may lead");
+    to_b.exchange(at(1_202));
+    let ticket =
+        put(at(1_203), &a, b"new", AckLevel::Quorum, &waiting).expect("it leads").expect("it waits for B and C");
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(1_204)));
+    assert_eq!(waiting.outcome(ticket), Some(Outcome::Durable));
+}
+
+/// As above, but a map that changes something else in the slot lets it go on.
+#[test]
+fn a_primary_that_has_released_a_slot_and_goes_on_by_a_new_map_asks_all_again_too() {
+    let [a, b, c] = nodes();
+    let (mut map, waiting) = (empty_map(), Waiting::new());
+    publish(at(0), &[&a, &b, &c], &lead(&mut map, SLOT, 2, 1));
+    let (mut to_b, mut to_c) = (Link::new(&a, &b), Link::new(&a, &c));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(1)));
+    assert_eq!(put(at(2), &a, b"old", AckLevel::Async, &waiting), Ok(None));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(3)));
+    a.hand_over(at(4), Incarnation(2), &[slot_at(&map)], &mut Turn::default());
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(4)));
+    assert!(!a.take_proposals().is_empty());
+    publish(at(5), &[&a], &lead(&mut map, SLOT, 2, 1));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.only_beat(at(6)));
+    assert!(put(at(6), &a, b"new", AckLevel::Async, &waiting).is_err(), "they may follow another");
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(7)));
+    assert_eq!(put(at(8), &a, b"new", AckLevel::Async, &waiting), Ok(None));
+}
+
+#[test]
+fn a_node_does_not_lead_by_a_map_of_an_earlier_term_than_it_has_heard_of() {
+    let [a, b, c] = nodes();
+    let (mut map, waiting) = (empty_map(), Waiting::new());
+    publish(at(0), &[&a, &b, &c], &lead(&mut map, SLOT, 2, 1));
+    let (mut to_b, mut to_c) = (Link::new(&a, &b), Link::new(&a, &c));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(1)));
+    assert_eq!(put(at(2), &a, b"old", AckLevel::Async, &waiting), Ok(None));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(3)));
+    // A is told of the later maps after the others. Meanwhile B has led, then A without knowing it, and B again.
+    let earlier = lead(&mut map, SLOT, 4, 1);
+    publish(at(10), &[&b, &c], &lead(&mut map, SLOT, 5, 2));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(11)));
+    assert!(!a.inspect(SLOT, |slot| slot.is_primary()), "B has said that it leads");
+    publish(at(20), &[&a], &earlier);
+    assert!(!a.inspect(SLOT, |slot| slot.is_primary()), "two would lead in one term");
+    let mut from_b = Link::new(&b, &a);
+    from_b.exchange(at(21));
+    assert_eq!(a.inspect(SLOT, |slot| slot.level_with()), Some(Incarnation(2)));
+    let later = at(1_000);
+    assert!(later - at(11) > Duration::from_millis(660));
+    assert!(put(later, &a, b"new", AckLevel::Async, &waiting).is_err());
+}
