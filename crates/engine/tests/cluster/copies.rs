@@ -8,6 +8,7 @@ use proto::level::AckLevel;
 use proto::limits;
 use proto::peer::Change;
 use proto::session::{Ancestors, NodeMessage};
+use proto::slot::SlotId;
 
 use crate::world::{COORDINATOR, World, addr_of};
 
@@ -191,6 +192,27 @@ fn a_lone_copy_does_not_wait_for_one_that_does_not_count() {
         assert_eq!(world.read_linear("A", &key), "v");
     }
     assert!(world.coordinator.known_map().slots().any(|(_, config)| !config.learners.is_empty()), "B is to be filled");
+}
+
+/// The primary could still have to cut the delete away, and bring back what it has replaced.
+#[test]
+fn no_tombstone_is_purged_that_all_copies_have_but_that_is_not_durable() {
+    let (mut world, key) = led_by_a_alone();
+    world.stop_coordinator();
+    // B is filled, but the coordinator does not admit it, and a majority it needs.
+    world.heal();
+    world.run(Duration::from_millis(500));
+    assert_eq!(world.write("A", &key, Change::Delete, AckLevel::Async), "OK");
+    assert_eq!(world.read("B", &key, true), Some(None), "B has it too");
+    let marks = |world: &World| {
+        world.member("A").node.inspect(SlotId(0), |slot| (slot.durable(), slot.log().purged(), slot.last().seq))
+    };
+    let (durable, purged, last) = marks(&world);
+    assert!(purged <= durable && durable < last, "purged {purged}, durable {durable} of {last}");
+    world.start_coordinator(true);
+    world.run(Duration::from_secs(3));
+    let (_, purged, _) = marks(&world);
+    assert!(purged >= last, "it is purged once it is durable");
 }
 
 #[test]
