@@ -67,6 +67,7 @@ fn run(world: &mut World, command: &str) -> String {
             world.cut(to, from);
         }
         ["heal"] => world.heal(),
+        ["heal", from, to] => world.heal_between(from, to),
         ["stop", "coordinator"] => world.stop_coordinator(),
         ["start", "coordinator"] => world.start_coordinator(true),
         ["start-anew", "coordinator"] => world.start_coordinator(false),

@@ -221,6 +221,12 @@ impl World {
         self.settle();
     }
 
+    /// These two reach each other again.
+    pub(crate) fn heal_between(&mut self, one: &str, other: &str) {
+        self.cuts.retain(|(from, to)| !(from == one && to == other || from == other && to == one));
+        self.settle();
+    }
+
     /// Lets time pass, with ticks, beats, and heartbeats at the intervals of the real programs.
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
