@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use storage::disk::sim::Loss;
+use storage::disk::sim::{Fault, Loss};
 use storage::error::Rejection;
-use storage::{DataDir, DirectoryId, Disk as _, Flaw, OpenError, Options, Position, Recovered, SimDisk};
+use storage::{
+    DataDir, DirectoryId, Disk as _, Flaw, Identity, OpenError, Options, Position, Recovered, Recovery, SimDisk,
+};
 
 use crate::support::{Opened, files, open, options, path, payloads, segments};
 
@@ -143,6 +145,43 @@ fn a_log_that_is_gone_is_missed() {
     }
     let OpenError::Damaged(damage) = refusal(&disk) else { panic!("it is not damaged") };
     assert_eq!(damage.flaw, Flaw::SegmentMissing);
+}
+
+/// The disk went away for a while and came back: a record is missing although the machine was not restarted. A start
+/// that is killed may have removed what follows, and then nothing shows it any more.
+#[test]
+fn a_start_that_is_killed_at_any_call_leaves_a_torn_log_or_has_noted_it() {
+    let start = |disk: &SimDisk| {
+        let mut dir = DataDir::open(Arc::new(disk.clone()), path(), options())?;
+        let lose_proof = |recovery: &Recovery, identity: &mut Identity| {
+            if recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed) {
+                identity.lose_proof();
+            }
+        };
+        dir.recover_as(&mut |_| Ok(()), lose_proof)?;
+        Ok::<_, OpenError>(dir.identity().clone())
+    };
+    for calls in 0.. {
+        let disk = SimDisk::new(1);
+        let Opened { mut dir, mut journal, .. } = open(&disk).expect("it is new");
+        dir.update_identity(|identity| identity.begin_incarnation(4)).expect("the disk works");
+        let [from, to] = [0..5, 5..6].map(|numbers| journal.append(&payloads(numbers)).expect("there is room"));
+        journal.append(&payloads(6..8)).expect("there is room");
+        disk.kill();
+        let segment = &segments(&disk)[0];
+        let mut content = disk.content(segment).expect("it is there");
+        content[from.0 as usize..to.0 as usize].fill(0);
+        disk.set_content(segment, &content).expect("it is there");
+        disk.inject(None, calls, Fault::PowerCut);
+        let is_killed = start(&disk).is_err();
+        disk.kill();
+        let identity = start(&disk).expect("the disk works");
+        assert_eq!((identity.unproven, identity.incarnations), (vec![4], vec![]), "killed after {calls} calls");
+        if !is_killed {
+            assert!(calls > 10, "it makes {calls} calls");
+            return;
+        }
+    }
 }
 
 #[test]
