@@ -1,5 +1,6 @@
 //! I6, first half: marks never go back within a run, and durable is never past the end. A copy that is given up or
-//! filled starts over.
+//! filled starts over. And a primary purges no tombstone that is not durable, unless it has the only copy: the record
+//! may be cut away, and what it replaced would be back for nobody to delete.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,8 @@ pub(crate) struct Marks {
     durable: Vec<u64>,
     /// The slots that the node leads.
     pub(crate) led: Vec<SlotId>,
+    /// How far each of these slots was purged at the last look.
+    pub(super) purged: BTreeMap<SlotId, u64>,
     /// The last record of each of these slots at the last look.
     pub(super) looked_at: BTreeMap<SlotId, Version>,
     /// The slot of the fill that began last.
@@ -53,5 +56,19 @@ impl World {
         }
         self.nodes[n].marks.set(slot, durable);
         self.nodes[n].marks.filled.remove(&slot);
+    }
+
+    /// A primary has purged tombstones. Those that it found purged when it became one need not be durable as far as it
+    /// knows.
+    pub(super) fn check_purged(&mut self, n: usize, slot: SlotId) {
+        let Some(node) = self.running(n) else { return };
+        let (durable, purged) = node.inspect(slot, |state| (state.durable(), state.log().purged()));
+        let me = node.incarnation();
+        let is_alone = node.map().is_some_and(|map| map.config(slot).copies().all(|copy| copy == me));
+        if purged > durable && !is_alone {
+            let name = self.nodes[n].name.clone();
+            let what = format!("slot {}: {name} has purged up to {purged}, but its mark is {durable}", slot.0);
+            self.broken("I6", Some(slot), what);
+        }
     }
 }

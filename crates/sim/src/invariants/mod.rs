@@ -2,7 +2,7 @@
 //!
 //! - I1, I2: primaries, epochs and the sets of a slot (`epochs`).
 //! - I3, I4: what is durable is where it must be (`durable`).
-//! - I5, I6: one order for all copies, and marks that only grow (`order`, `marks`).
+//! - I5, I6: one order for all copies, and marks that only grow and that purges do not pass (`order`, `marks`).
 //! - I7: one node serves a slot (`serving`).
 //! - I8: histories are linearizable, and I11: nothing deleted or expired comes back ([`crate::run`], by
 //!   [`crate::judges`]).
@@ -123,7 +123,9 @@ impl World {
     pub(crate) fn node_changed(&mut self, n: usize) {
         let Some(node) = &self.nodes[n].node else { return };
         let leads = |slot: &SlotId| node.inspect(*slot, engine::slot::Slot::is_primary);
-        self.nodes[n].marks.led = self.bits.slots().filter(leads).collect();
+        let led: Vec<_> = self.bits.slots().filter(leads).collect();
+        self.nodes[n].marks.purged.retain(|slot, _| led.contains(slot));
+        self.nodes[n].marks.led = led;
         for slot in self.bits.slots() {
             self.nodes[n].marks.forget_given_up(slot);
             self.check_copy(n, slot);
@@ -136,7 +138,7 @@ impl World {
         let Some(node) = &process.node else { return };
         // To a lone primary, even unwritten records are durable: nobody knows of them yet, and they may be lost.
         let is_written = process.store.is_written(node.noted().end());
-        let mut moved = Vec::new();
+        let (mut moved, mut purged) = (Vec::new(), Vec::new());
         let mut expired = Vec::new();
         for slot in &process.marks.led {
             let last = node.inspect(*slot, engine::slot::Slot::last);
@@ -144,7 +146,10 @@ impl World {
                 // Nobody asked for these records, so without a replica they are seen nowhere else.
                 expired.extend(node.inspect(*slot, expiries).into_iter().map(|record| (*slot, record)));
             }
-            let durable = node.inspect(*slot, engine::slot::Slot::durable);
+            let (durable, passed) = node.inspect(*slot, |state| (state.durable(), state.log().purged()));
+            if process.marks.purged.insert(*slot, passed).is_some_and(|before| before < passed) {
+                purged.push(*slot);
+            }
             if is_written && durable != process.marks.durable(*slot) {
                 moved.push(*slot);
             }
@@ -154,6 +159,7 @@ impl World {
                 self.broken("I5", Some(slot), what);
             }
         }
+        purged.into_iter().for_each(|slot| self.check_purged(n, slot));
         for slot in moved {
             self.check_marks(n, slot);
             self.check_durable_at_primary(n, slot);
