@@ -16,7 +16,7 @@ use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
 use seeded::Random;
 use storage::disk::sim::{Fault, Operation};
-use storage::journal::SyncTask;
+use storage::journal::Synced;
 use storage::{DataDir, FileError, Journal, JournalError, SimDisk, map_file};
 
 use crate::knobs::Knobs;
@@ -93,8 +93,9 @@ struct Open {
     health: Health,
     is_told: bool,
     last_sync: u64,
-    /// A sync that runs beside the writer thread, and when it ends.
-    syncing: Option<(SyncTask<Planted>, u64)>,
+    /// A sync that runs beside the writer thread, and when it ends. It covers what was appended before it began, and
+    /// nothing else.
+    syncing: Option<(Synced, u64)>,
     snapshots: Snapshots,
     room: Room,
     map_saved: MapVersion,
@@ -253,8 +254,8 @@ impl Store {
         let Some(mut open) = self.open.take() else { return false };
         // Nobody has heard of what a full disk has not stored.
         let mut synced = open.write(node, self.settings, 0, u64::MAX).map(drop);
-        if let (Ok(()), Some((task, _))) = (&synced, open.syncing.take()) {
-            synced = open.journal.end_sync(task.run()).map(drop).map_err(Failure::from);
+        if let (Ok(()), Some((ended, _))) = (&synced, open.syncing.take()) {
+            synced = open.journal.end_sync(ended).map(drop).map_err(Failure::from);
         }
         let Open { directory, journal, snapshots, written, .. } = open;
         snapshots.give_up();
@@ -403,8 +404,8 @@ impl Open {
         if self.in_hand.is_some() {
             return Ok(()); // The thread waits for its fsync.
         }
-        if let Some((task, _)) = self.syncing.take_if(|(_, until)| now >= *until) {
-            self.journal.end_sync(task.run())?;
+        if let Some((ended, _)) = self.syncing.take_if(|(_, until)| now >= *until) {
+            self.journal.end_sync(ended)?;
         }
         self.go_on_with_snapshot(node, slowness, random, now)?;
         self.save_map(node, now);
@@ -415,7 +416,7 @@ impl Open {
             && self.journal.end() > self.journal.synced()
         {
             self.last_sync = now;
-            self.syncing = Some((self.journal.begin_sync()?, now + slowness));
+            self.syncing = Some((self.journal.begin_sync()?.run(), now + slowness));
         }
         self.begin_snapshot(settings, now);
         Ok(())
