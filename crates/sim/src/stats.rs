@@ -65,6 +65,7 @@ stats! {
     power_losses
     orderly_stops
     crashed_starts
+    killed_starts
     disk_failures
     disk_stalls
     full_disks

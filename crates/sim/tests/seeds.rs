@@ -115,6 +115,7 @@ fn no_seed_breaks_an_invariant() {
         total.power_losses,
         total.orderly_stops,
         total.crashed_starts,
+        total.killed_starts,
         total.disk_failures,
         total.disk_stalls,
         total.full_disks,

@@ -88,19 +88,21 @@ impl World {
         }
     }
 
-    /// Sometimes a start fails: the machine loses power at some disk call.
+    /// Sometimes a start fails: the machine loses power at some disk call, or the process is killed there.
     fn crash_in_start(&mut self, n: usize) {
         while self.faults_go_on() && self.random.chance(self.knobs.crashed_starts) {
             let start = self.start_of(n);
             let calls = self.random.spread(1, 64);
+            let loses_power = self.random.chance(500);
             let process = &mut self.nodes[n];
             if process.needs_repair {
                 return;
             }
             process.store.cut_power_at(calls);
             let started = process.store.start(start).map(drop);
-            process.store.crash(true);
-            self.stats.crashed_starts += u64::from(started.is_err());
+            process.store.crash(loses_power);
+            let ended = if loses_power { &mut self.stats.crashed_starts } else { &mut self.stats.killed_starts };
+            *ended += u64::from(started.is_err());
             match started {
                 Ok(()) | Err(StartError::File(_)) => {}
                 Err(error) => return self.broken("I14", None, format!("a start finds damage: {error}")),
