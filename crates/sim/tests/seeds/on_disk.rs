@@ -9,10 +9,10 @@ use super::is_found;
 const FOUND_BY: [(Bug, u64); 8] = [
     (Bug::AcknowledgeBeforeSync, 2),
     (Bug::NoDirectorySync, 41),
-    (Bug::RenameBeforeSync, 62),
+    (Bug::RenameBeforeSync, 393),
     (Bug::ChecksumWithoutHeader, 111),
     (Bug::SnapshotMissesTail, 2),
-    (Bug::DamageTakenForTornTail, 21),
+    (Bug::DamageTakenForTornTail, 39),
     (Bug::TailNotCleared, 35),
     (Bug::GivenUpClaimed, 5),
 ];
