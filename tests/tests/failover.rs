@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use e2e::cluster::Setup;
 use e2e::wait::{SOON, ensure, eventually};
+use proto::slot::Position;
 
 /// The 300 ms after which a read goes to a replica, plus a margin for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(3);
@@ -179,6 +180,34 @@ fn a_key_of_a_primary_that_hangs_is_read_from_a_replica() {
         }
     });
     assert_eq!(cluster.connect_at(2, "quorum", "linear").insist(&format!("GET {key}")), "VALUE after");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_node_without_a_copy_reads_from_a_replica_while_the_map_names_a_primary_that_hangs() {
+    let cluster = Setup { nodes: 4, replicas: 1, heartbeat_timeout: "300s", ..Setup::default() }.start();
+    let map = cluster.map();
+    let without = |key: &str, index: usize| {
+        let addr = cluster.node(index).addr.as_str();
+        map.holders(map.bits().slot(&Position::of(key.as_bytes()))).all(|(_, member)| member.addr.as_str() != addr)
+    };
+    let keys: Vec<String> =
+        cluster.keys_led_by(0, "elsewhere", 100).into_iter().filter(|key| without(key, 1)).take(5).collect();
+    assert!(!keys.is_empty(), "node 1 has a copy of everything");
+    for key in &keys {
+        assert_eq!(cluster.connect(1).ask(&format!("PUT {key} value")), "OK");
+    }
+    cluster.wait_until_level();
+    // Nobody changes the map.
+    cluster.coordinator.process.pause();
+    cluster.node(0).process.pause();
+    let mut node = cluster.connect(1);
+    node.answers_within(AT_ONCE);
+    for key in &keys {
+        assert_eq!(node.ask(&format!("GET {key}")), "VALUE value");
+    }
+    cluster.node(0).process.resume();
+    cluster.coordinator.process.resume();
 }
 
 #[cfg(unix)]

@@ -246,6 +246,8 @@ struct UnderWay {
     to: Incarnation,
     sent: Instant,
     handed: Handed,
+    /// A replica was asked, which answers whoever the primary is.
+    at_replica: bool,
 }
 
 impl UnderWay {
@@ -294,7 +296,7 @@ fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
         let handed = driver.forwards().send(driver, *to, addr, &requests);
         for (at, handed) in theirs().zip(handed) {
             if let Some(place) = under_way.get_mut(at) {
-                *place = Some(UnderWay { to: *to, sent: Instant::now(), handed });
+                *place = Some(UnderWay { to: *to, sent: Instant::now(), handed, at_replica: false });
             }
         }
     }
@@ -440,7 +442,7 @@ fn send_one(
     at_replica: bool,
 ) -> Option<UnderWay> {
     let handed = driver.forwards().send(driver, to, addr, &[request.forward(at_replica, false)]).pop()?;
-    Some(UnderWay { to, sent: Instant::now(), handed })
+    Some(UnderWay { to, sent: Instant::now(), handed, at_replica })
 }
 
 async fn await_answer(
@@ -453,11 +455,12 @@ async fn await_answer(
     // Counted from when it was sent: requests that were sent together do not wait one after the other.
     let patience = if driver.forwards().is_stalled(under_way.to) { STALLED_PATIENCE } else { PRIMARY_PATIENCE };
     let patience = request.replica_may_answer().then_some(patience);
-    let UnderWay { to, sent, handed } = &mut under_way;
+    let may_move = !under_way.at_replica && request.is_repeatable();
+    let UnderWay { to, sent, handed, .. } = &mut under_way;
     let answer = tokio::select! {
         answer = driver.forwards().answer(*to, handed, *sent, patience, deadline) => answer,
         // The slot's new primary is asked instead, if the request may safely be sent twice.
-        () = replaced(driver, request.slot, *to), if request.is_repeatable() => return under_way.give_up(),
+        () = replaced(driver, request.slot, *to), if may_move => return under_way.give_up(),
     };
     match answer {
         Some(Ok(bytes)) => match ReplyDecoder::new().decode(&bytes) {
