@@ -387,6 +387,8 @@ fn damaged_maps_bring_nobody_down() {
     const MAP: &str = "OK Map version=9 since=0 cluster=c slots=16 replicas=2 ack=async read=local timeout=10000\nNODE 1 127.0.0.1:5001 up\nNODE 2 h:1 down\n\
                        SLOTS 0 14 epoch=3 version=9 primary=1 isr=1,2 learners=- elr=-\n\
                        SLOTS 15 15 epoch=1 version=1 primary=- isr=- learners=2 elr=1";
+    let before = MapUpdate::parse(MAP.split('\n')).expect("a valid map");
+    let before = ClusterMap::updated(None, &before).expect("a whole map");
     let valid: Vec<Vec<u8>> = MAP.split_inclusive('\n').map(|line| line.as_bytes().to_vec()).collect();
     let mut random = Random::new(5);
     let mut input = Vec::new();
@@ -401,7 +403,11 @@ fn damaged_maps_bring_nobody_down() {
         let allowed = u64::try_from(12 * text.len() + 2_048).expect("it fits");
         assert!(taken.bytes_max <= allowed, "{} bytes taken for {}: {text}", taken.bytes_max, text.len());
         if let Some(update) = update {
-            let _ = ClusterMap::updated(None, &update);
+            // What a node does with it, whatever map it has.
+            let _ = update.changes_a_primary(&before);
+            for current in [None, Some(&before)] {
+                let _ = ClusterMap::updated(current, &update);
+            }
         }
     }
 }

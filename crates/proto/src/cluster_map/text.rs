@@ -106,7 +106,12 @@ impl MapUpdate {
                 let (incarnation, member) = parse_node(node).ok_or(MapError::Malformed("invalid NODE line"))?;
                 update.members.insert(incarnation, member);
             } else if let Some(run) = line.strip_prefix("SLOTS ") {
-                update.runs.push(parse_run(run)?);
+                let run = parse_run(run)?;
+                // IMPORTANT: whoever gets an update looks its slots up in a map.
+                if usize::from(run.1.0) >= update.bits.count() {
+                    return Err(MapError::Malformed("a slot number is too large"));
+                }
+                update.runs.push(run);
             } else {
                 return Err(MapError::Malformed("unknown line"));
             }
