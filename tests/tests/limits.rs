@@ -472,3 +472,26 @@ fn a_client_above_the_limit_is_told_so_and_the_next_is_served_once_there_is_room
         });
     }
 }
+
+#[test]
+fn clients_that_are_refused_do_not_keep_others_from_being_looked_at() {
+    let cluster = Setup { nodes: 1, node_args: &["--max-clients", "1"], ..Setup::default() }.start();
+    let addr = &cluster.node(0).addr;
+    let mut served = Connection::open(addr);
+    eventually("the only place is taken", SOON, || {
+        let answer = served.try_ask("PING");
+        if !answer.as_ref().is_ok_and(|answer| answer == "PONG") {
+            served = Connection::open(addr);
+        }
+        ensure(matches!(&answer, Ok(answer) if answer == "PONG"), || format!("{answer:?}"))
+    });
+    // Each stays open after it was refused, and may do so for 2 s; more of them than are looked at at a time.
+    let mut refused = Vec::new();
+    for _ in 0..150 {
+        let mut client = Connection::open(addr);
+        let answer = client.try_ask("PING").expect("an answer");
+        assert!(answer.starts_with("ERROR BUSY 1 clients are connected"), "{answer}");
+        refused.push(client);
+    }
+    assert_eq!(served.ask("PING"), "PONG");
+}

@@ -4,8 +4,10 @@
 #[cfg(unix)]
 const SPARE: usize = 256;
 
-/// How many connections beyond the limit are examined or refused at the same time, at most.
-const UNSERVED: usize = 64;
+/// How many connections beyond the limit are examined at the same time, at most; and how many refused ones stay open
+/// until their clients have read why.
+const EXAMINED: usize = 64;
+const REFUSED: usize = 16;
 
 /// These connections get no more than this part of the descriptors that neither clients nor nodes may take: files must be
 /// opened even while clients are turned away.
@@ -52,16 +54,19 @@ pub fn for_nodes(clients: usize) -> usize {
     limit().saturating_sub(clients + SPARE).clamp(LEAST_FOR_NODES, 2 * proto::limits::NODES)
 }
 
-/// How many connections beyond the limit a process that serves `clients` may examine or refuse at the same time.
+/// How many connections beyond the limit a process that serves `clients` may examine at the same time, and how many
+/// refused ones it may keep open.
 #[cfg(unix)]
 #[must_use]
-pub fn for_unserved(clients: usize) -> usize {
+pub fn for_unserved(clients: usize) -> (usize, usize) {
     unserved(limit(), clients, for_nodes(clients))
 }
 
 #[cfg(unix)]
-fn unserved(limit: usize, clients: usize, nodes: usize) -> usize {
-    (limit.saturating_sub(clients + nodes) / PART_FOR_UNSERVED).clamp(1, UNSERVED)
+fn unserved(limit: usize, clients: usize, nodes: usize) -> (usize, usize) {
+    let all = (limit.saturating_sub(clients + nodes) / PART_FOR_UNSERVED).clamp(1, EXAMINED + REFUSED);
+    let refused = all * REFUSED / (EXAMINED + REFUSED);
+    (all - refused, refused)
 }
 
 /// How many files this process may have open now.
@@ -88,8 +93,8 @@ pub fn for_nodes(_: usize) -> usize {
 /// Other systems have no such limit.
 #[cfg(not(unix))]
 #[must_use]
-pub fn for_unserved(_: usize) -> usize {
-    UNSERVED
+pub fn for_unserved(_: usize) -> (usize, usize) {
+    (EXAMINED, REFUSED)
 }
 
 #[cfg(all(test, unix))]
@@ -99,10 +104,11 @@ mod tests {
     #[test]
     fn connections_to_be_refused_leave_descriptors_for_files() {
         // With `--max-clients` as it is by default, and as a process that may open few files has lowered it.
-        assert_eq!(unserved(10_000 + ROOM, 10_000, 2 * proto::limits::NODES), UNSERVED);
+        assert_eq!(unserved(10_000 + ROOM, 10_000, 2 * proto::limits::NODES), (EXAMINED, REFUSED));
         for limit in [64_usize, 128, 300, 1_024] {
             let clients = limit.saturating_sub(SPARE).max(limit / 2);
-            let left = limit - clients - LEAST_FOR_NODES - unserved(limit, clients, LEAST_FOR_NODES);
+            let (examined, refused) = unserved(limit, clients, LEAST_FOR_NODES);
+            let left = limit - clients - LEAST_FOR_NODES - examined - refused;
             assert!(left >= 12, "{left} of {limit}");
         }
     }

@@ -200,7 +200,8 @@ pub async fn accept<F>(
     let permits = Arc::new(Semaphore::new(shared.flags.max_clients));
     let from_nodes = Arc::new(Semaphore::new(descriptors::for_nodes(shared.flags.max_clients)));
     // Those beyond these are closed without a word; nodes try again.
-    let unserved = Arc::new(Semaphore::new(descriptors::for_unserved(shared.flags.max_clients)));
+    let (examined, refused) = descriptors::for_unserved(shared.flags.max_clients);
+    let (examined, refused) = (Arc::new(Semaphore::new(examined)), Arc::new(Semaphore::new(refused)));
     let mut pause = Duration::from_millis(5);
     let mut warned = None;
     loop {
@@ -222,20 +223,22 @@ pub async fn accept<F>(
                         task.await;
                         drop(permit);
                     });
-                } else if let Ok(waits) = Arc::clone(&unserved).try_acquire_owned() {
+                } else if let Ok(examining) = Arc::clone(&examined).try_acquire_owned() {
                     let (shared, from_nodes, serve) = (Arc::clone(shared), Arc::clone(&from_nodes), serve.clone());
+                    let refused = Arc::clone(&refused);
                     connections.spawn(async move {
                         let opening = opening(&stream).await;
+                        // IMPORTANT: not kept while a stranger is refused, which would keep nodes out meanwhile.
+                        drop(examining);
                         if is_from_node(&opening, &shared.access)
                             && let Ok(permit) = from_nodes.try_acquire_owned()
                         {
-                            drop(waits);
                             shared.accepted.fetch_add(1, Ordering::Relaxed);
                             serve(stream).await;
                             drop(permit);
                         } else {
                             shared.refused.fetch_add(1, Ordering::Relaxed);
-                            refuse(stream, &opening, shared.flags.max_clients).await;
+                            refuse(stream, &opening, shared.flags.max_clients, &refused).await;
                         }
                     });
                 } else {
@@ -298,8 +301,9 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells a client that there is no room, in the encoding of what it has sent first; a silent client gets a line.
-async fn refuse(mut stream: TcpStream, opening: &[u8], limit: usize) {
+/// Tells a client that there is no room, in the encoding of what it has sent first; a silent client gets a line. The
+/// connection stays open for a moment only if there is a permit for it in `open`.
+async fn refuse(mut stream: TcpStream, opening: &[u8], limit: usize, open: &Semaphore) {
     let (encoding, error) = if opening.starts_with(b"*") {
         (Encoding::Array, ErrorReply::redis("ERR max number of clients reached"))
     } else {
@@ -308,9 +312,13 @@ async fn refuse(mut stream: TcpStream, opening: &[u8], limit: usize) {
     let mut answer = Vec::new();
     Response::Error(error).encode(encoding, &mut answer);
     // The text fits into the socket's empty buffer, so nothing waits for the client.
-    match stream.try_write(&answer) {
-        Ok(_) => let_the_answer_arrive(&mut stream).await,
-        Err(error) => tracing::debug!("cannot tell a client that it is over the limit: {error}"),
+    if let Err(error) = stream.try_write(&answer) {
+        tracing::debug!("cannot tell a client that it is over the limit: {error}");
+    } else if let Ok(_permit) = open.try_acquire() {
+        let_the_answer_arrive(&mut stream).await;
+    } else {
+        // The answer would be lost if what has arrived were left unread.
+        let _ = stream.try_read(&mut [0; OPENING_BYTES]);
     }
 }
 
