@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,9 +10,10 @@ use std::time::Duration;
 
 use password::{Password, PasswordError};
 use proto::error::ErrorReply;
-use proto::frame::Encoding;
+use proto::frame::{Encoding, Frame, FrameDecoder};
 use proto::limits;
 use proto::peer::is_greeting;
+use proto::request::{Auth, verbs};
 use proto::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -230,7 +232,7 @@ pub async fn accept<F>(
                         let opening = opening(&stream).await;
                         // IMPORTANT: not kept while a stranger is refused, which would keep nodes out meanwhile.
                         drop(examining);
-                        if is_from_node(&opening, &shared.access)
+                        if is_from_node(&opening, &shared.access, stream.peer_addr().ok())
                             && let Ok(permit) = from_nodes.try_acquire_owned()
                         {
                             shared.accepted.fetch_add(1, Ordering::Relaxed);
@@ -277,10 +279,17 @@ async fn opening(stream: &TcpStream) -> Vec<u8> {
 }
 
 /// Whether a node of the cluster has sent `opening`. It sends the password, if there is one, and its greeting at once.
-fn is_from_node(opening: &[u8], access: &Access) -> bool {
-    let mut auth = Vec::new();
-    access.encode_auth(&mut auth);
-    opening.strip_prefix(auth.as_slice()).is_some_and(is_greeting)
+fn is_from_node(opening: &[u8], access: &Access, from: Option<SocketAddr>) -> bool {
+    if is_greeting(opening) {
+        return access.password().is_none();
+    }
+    let mut decoder = FrameDecoder::new();
+    let Ok(Some((Frame::Array(mut words), length))) = decoder.decode(opening) else { return false };
+    let (verb, password, end) = (words.next(), words.next(), words.next());
+    let (Some(verb), Some(password), None) = (verb, password, end) else { return false };
+    verb == verbs::AUTH.as_bytes()
+        && opening.get(length..).is_some_and(is_greeting)
+        && access.admit(Auth { user: None, password }, from).is_ok()
 }
 
 /// Sets the socket options of a connection.
@@ -324,7 +333,32 @@ async fn refuse(mut stream: TcpStream, opening: &[u8], limit: usize, open: &Sema
 
 #[cfg(test)]
 mod tests {
+    use proto::frame::encode_array;
+
     use super::*;
+
+    #[test]
+    fn a_node_is_known_by_its_greeting_and_a_wrong_password_before_it_counts() {
+        let greeting = b"*6\r\n$4\r\nPEER\r\n";
+        let opening = |words: &[&str]| {
+            let mut bytes = Vec::new();
+            encode_array(words, &mut bytes);
+            [&bytes, &greeting[..]].concat()
+        };
+        let closed = Access::new(Some(Password::new("right").unwrap()));
+        assert!(is_from_node(&opening(&["AUTH", "right"]), &closed, None));
+        for others in [&greeting[..], b"", b"AUTH right\n", b"*2\r\n$4\r\nAUTH\r\n$5\r\nright\r\n"] {
+            assert!(!is_from_node(others, &closed, None), "{others:?}");
+        }
+        assert_eq!(closed.wrong(), 0);
+        for wrong in ["wrong", "righ", "rightt"] {
+            assert!(!is_from_node(&opening(&["AUTH", wrong]), &closed, None), "{wrong}");
+        }
+        assert_eq!(closed.wrong(), 3);
+        let open = Access::new(None);
+        assert!(is_from_node(greeting, &open, None));
+        assert!(!is_from_node(&opening(&["AUTH", "right"]), &open, None));
+    }
 
     #[test]
     fn failures_to_accept_are_logged_once_a_minute() {
