@@ -382,7 +382,7 @@ impl Connection {
     }
 
     /// Lets the last answers arrive, for a shorter time once the process stops.
-    async fn linger(&mut self, shutdown: &Shutdown) {
+    pub(crate) async fn linger(&mut self, shutdown: &Shutdown) {
         let stopping = async {
             shutdown.begun().await;
             tokio::time::sleep(LINGER_AT_SHUTDOWN).await;

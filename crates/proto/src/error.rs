@@ -5,6 +5,7 @@
 //! and whether to retry.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::frame::Encoding;
 use crate::id::NodeAddr;
@@ -145,6 +146,12 @@ impl ErrorReply {
     #[must_use]
     pub fn no_auth(encoding: Encoding) -> Self {
         if encoding == Encoding::Line { Self::NoAuth } else { Self::redis("NOAUTH Authentication required.") }
+    }
+
+    /// The client has not authenticated in time.
+    #[must_use]
+    pub fn login_timeout(time: Duration) -> Self {
+        Self::redis(format!("NOAUTH no password was given within {} s: the connection is closed", time.as_secs()))
     }
 
     /// The key is over its limit.
