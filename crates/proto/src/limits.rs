@@ -26,7 +26,7 @@ pub const UNAUTHENTICATED_BYTES: usize = 64 * 1024;
 /// The most words in an array from an unauthenticated client.
 pub const UNAUTHENTICATED_WORDS: usize = 16;
 
-/// The most keys on one page of a walk (`PREFIX`, `RANGE`), and in one `MGET` or `MPUT`.
+/// The most keys on one page of a walk (`PREFIX`, `RANGE`), and in one `MGET`, `MPUT` or `MSETNX`.
 pub const PAGE_KEYS: usize = 10_000;
 
 /// The most keys on a page when the request gives no limit.

@@ -91,11 +91,12 @@ impl ClientSession<'_> {
         let mut writes = Vec::new();
         for (key, value) in &pairs {
             Writes::push(key, Effect::Put(value), &mut writes);
-        }
-        if writes.len() > limits::VALUE_BYTES {
-            let error = ErrorReply::redis(ModifyError::TooLong.to_string());
-            Response::Error(error).encode(encoding, self.deferred.place(out));
-            return Flow::Next;
+            // The rest is not copied: all of it may be twice as long.
+            if writes.len() > limits::VALUE_BYTES {
+                let error = ErrorReply::redis(ModifyError::TooLong.to_string());
+                Response::Error(error).encode(encoding, self.deferred.place(out));
+                return Flow::Next;
+            }
         }
         let first = pairs.keys().next().copied().unwrap_or_default();
         let change = Change::Modify(Modify::SetAllAbsent(Writes::known(&writes)));

@@ -59,8 +59,13 @@ impl<'a> Rest<'a> {
             b"TOUCH" => self.args("touch", 1..)?.exists(),
             b"MSET" => self.args("mset", 2..)?.pairs(KeyspaceRequest::Set),
             b"MSETNX" => {
-                let request = |pairs| KeyspaceRequest::SetAllAbsent { pairs, identity: None };
-                self.args("msetnx", 2..)?.pairs(request)
+                let args = self.args("msetnx", 2..)?;
+                // One slot is locked until all of them are written.
+                let keys = args.words.count() / 2;
+                if keys > limits::PAGE_KEYS {
+                    return Err(ErrorReply::TooManyKeys { keys });
+                }
+                args.pairs(|pairs| KeyspaceRequest::SetAllAbsent { pairs, identity: None })
             }
             b"RENAME" => self.rename("rename", false),
             b"RENAMENX" => self.rename("renamenx", true),

@@ -259,5 +259,8 @@ mod tests {
         let many = vec![&b"k"[..]; limits::PAGE_KEYS + 2];
         let words: Vec<&[u8]> = std::iter::once(&b"MGET"[..]).chain(many.into_iter().skip(1)).collect();
         array(&words, |read| assert_eq!(read, Err(ErrorReply::TooManyKeys { keys: limits::PAGE_KEYS + 1 })));
+        let words = [&[&b"MSETNX"[..]][..], &[&b"k"[..]; 2].repeat(limits::PAGE_KEYS + 1)].concat();
+        array(&words, |read| assert_eq!(read, Err(ErrorReply::TooManyKeys { keys: limits::PAGE_KEYS + 1 })));
+        array(&words[..words.len() - 2], |read| assert!(read.is_ok()));
     }
 }
