@@ -36,8 +36,8 @@ pub const DEFAULT_PAGE_KEYS: usize = 1_000;
 /// byte of a key.
 pub const PATTERN_BYTES: usize = 1_024;
 
-/// The most patterns of one `CONFIG GET`.
-pub const CONFIG_PATTERNS: usize = 1_000;
+/// The most patterns of one `CONFIG GET`, and names of one `COMMAND INFO` or `COMMAND DOCS`.
+pub const ASKED_NAMES: usize = 1_000;
 
 /// The most bytes of keys on one page, unless the first key alone is longer.
 pub const PAGE_BYTES: usize = 1024 * 1024;

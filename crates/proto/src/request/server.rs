@@ -289,8 +289,8 @@ fn command_query<'a>(mut words: Words<'a>) -> Result<CommandQuery<'a>, ErrorRepl
     let Some(sub) = words.next() else { return Ok(CommandQuery::Info(RawWords(whole))) };
     match sub.to_ascii_lowercase().as_slice() {
         b"count" => exactly(b"command|count", words).map(|[]| CommandQuery::Count),
-        b"info" => Ok(CommandQuery::Info(RawWords(words))),
-        b"docs" => Ok(CommandQuery::Docs(RawWords(words))),
+        b"info" => few(words, "names").map(CommandQuery::Info),
+        b"docs" => few(words, "names").map(CommandQuery::Docs),
         b"list" if words.is_empty() => Ok(CommandQuery::List(NamesOrPattern::All)),
         b"list" => {
             let [filter, kind, what] = words.exactly().ok_or_else(syntax)?;
@@ -316,13 +316,19 @@ fn config<'a>(mut words: Words<'a>) -> Result<ServerCommand<'a>, ErrorReply> {
     if words.is_empty() {
         return Err(wrong_words(b"config|get"));
     }
-    if words.len() > limits::CONFIG_PATTERNS {
-        return Err(ErrorReply::redis(format!("ERR more than {} patterns", limits::CONFIG_PATTERNS)));
-    }
+    let patterns = few(words, "patterns")?;
     for word in words {
         pattern(word)?;
     }
-    Ok(ServerCommand::ConfigGet(RawWords(words)))
+    Ok(ServerCommand::ConfigGet(patterns))
+}
+
+/// Words of which each is answered on its own: no more than a node answers at once.
+fn few<'a>(words: Words<'a>, what: &str) -> Result<RawWords<'a>, ErrorReply> {
+    if words.len() > limits::ASKED_NAMES {
+        return Err(ErrorReply::redis(format!("ERR more than {} {what}", limits::ASKED_NAMES)));
+    }
+    Ok(RawWords(words))
 }
 
 fn wait<'a>([replicas, millis]: [&[u8]; 2]) -> Result<ServerCommand<'a>, ErrorReply> {
@@ -401,6 +407,18 @@ mod tests {
         let wrong = ErrorReply::redis("ERR wrong number of arguments for 'client|help' command");
         array(&["client", "help", "id"], |read| assert_eq!(read, Err(wrong)));
         assert_eq!(NodeRequest::parse(Frame::Line(b"CLIENT HELP")), Err(ErrorReply::UnknownCommand));
+    }
+
+    #[test]
+    fn a_question_about_names_has_no_more_than_the_limit() {
+        let names = vec!["get"; limits::ASKED_NAMES + 1];
+        for (asked, what) in
+            [(["COMMAND", "INFO"], "names"), (["command", "docs"], "names"), (["CONFIG", "GET"], "patterns")]
+        {
+            let words = [&asked[..], &names].concat();
+            array(&words, |read| assert_eq!(read, Err(ErrorReply::redis(format!("ERR more than 1000 {what}")))));
+            array(words.get(..words.len() - 1).unwrap(), |read| assert!(read.is_ok(), "{asked:?}"));
+        }
     }
 
     #[test]
