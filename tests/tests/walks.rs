@@ -151,6 +151,27 @@ fn a_page_that_would_lack_keys_is_not_given() {
     assert_eq!(node.ask(&format!("GET {here}")), "VALUE new");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_node_lists_matching_keys_for_four_clients_at_a_time() {
+    let node_args = &["--request-timeout", "2s"];
+    let cluster = Setup { nodes: 2, replicas: 0, heartbeat_timeout: "300s", node_args, ..Setup::default() }.start();
+    let mut clients: Vec<_> = (0..5).map(|_| cluster.connect(0)).collect();
+    cluster.node(1).process.pause();
+    // A list lasts until the time for it is up, so each of the four keeps its place for 2 s.
+    let start = Instant::now();
+    let mut last = clients.pop().expect("five clients");
+    clients.iter_mut().for_each(|client| client.send("KEYS listed:*\n"));
+    std::thread::sleep(Duration::from_millis(500));
+    last.send("KEYS listed:*\n");
+    for client in clients.iter_mut().chain([&mut last]) {
+        let answer = client.line();
+        assert!(answer.starts_with("ERROR UNAVAILABLE "), "{answer}");
+    }
+    assert!(start.elapsed() >= Duration::from_millis(3_500), "the fifth was not kept waiting: {:?}", start.elapsed());
+    cluster.node(1).process.resume();
+}
+
 #[test]
 fn the_only_copy_that_is_left_lists_every_key() {
     let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();

@@ -36,6 +36,9 @@ use crate::verify;
 /// How many pages of walks a node builds at a time. Each takes about a page of memory, 1 MiB, per node that is asked.
 const WALKS: usize = 32;
 
+/// How many `KEYS` a node carries out at a time. Each may collect what one answer has room for, some 128 MiB.
+const LISTS: usize = 4;
+
 /// The node as shared by its tasks. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Driver {
@@ -55,6 +58,7 @@ struct Shared {
     access: Arc<Access>,
     forwards: ForwardLinks,
     walks: Semaphore,
+    lists: Semaphore,
     links: Mutex<BTreeMap<Incarnation, Link>>,
     followed: Followed,
     map_changes: watch::Sender<u64>,
@@ -107,6 +111,7 @@ impl Driver {
             access,
             forwards: ForwardLinks::default(),
             walks: Semaphore::new(WALKS),
+            lists: Semaphore::new(LISTS),
             links: Mutex::default(),
             followed: Followed::default(),
             map_changes: watch::Sender::new(0),
@@ -306,6 +311,12 @@ impl Driver {
     #[must_use]
     pub fn walks(&self) -> &Semaphore {
         &self.shared.walks
+    }
+
+    /// Permits for listing all keys that match: each list holds one until it is answered.
+    #[must_use]
+    pub fn lists(&self) -> &Semaphore {
+        &self.shared.lists
     }
 
     /// The cluster settings that the operator has chosen; before there is a map, the defaults.

@@ -21,6 +21,8 @@ use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{Scan, glob_matches, literal_prefix};
 use proto::response::Response;
 use proto::slot::{SLOT_BITS, SlotId};
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
 use crate::answering;
 use crate::driver::Driver;
@@ -93,6 +95,14 @@ impl DeferredKeyspace {
 
     /// Answers the request.
     pub(crate) async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
+        // Held until what was found is encoded, and no longer in memory twice.
+        let _permit = match &self.work {
+            Work::Keys { .. } => match list_permit(driver).await {
+                Ok(permit) => Some(permit),
+                Err(error) => return Response::Error(error).encode(self.encoding, out),
+            },
+            Work::Scan { .. } | Work::Random { .. } | Work::Flush { .. } => None,
+        };
         let done = match self.work {
             Work::Keys { pattern, level } => all_keys(driver, &pattern, level).await.map(Response::Page),
             Work::Scan { is_of_strings: false, .. } => Ok(Response::Scanned(0, Vec::new())),
@@ -141,6 +151,16 @@ async fn page(
 fn walk_of(range: KeyRange, level: ReadLevel) -> Walk {
     let size = PageSize { keys: limits::PAGE_KEYS, bytes: limits::PAGE_BYTES };
     Walk::new(SLOT_BITS, level, range, Some(size), NoBugs)
+}
+
+async fn list_permit(driver: &Driver) -> Result<SemaphorePermit<'_>, ErrorReply> {
+    match timeout(driver.request_timeout(), driver.lists().acquire()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => {
+            let why = "too many KEYS in progress on this node; nothing was changed, try again later, or use SCAN";
+            Err(ErrorReply::Busy(why.to_owned()))
+        }
+    }
 }
 
 async fn all_keys(driver: &Driver, pattern: &[u8], level: ReadLevel) -> Result<Found, ErrorReply> {
