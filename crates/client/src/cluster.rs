@@ -1,8 +1,6 @@
 //! The state that all calls of a client share.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,6 +15,7 @@ use crate::error::Error;
 use crate::lane::Lanes;
 use crate::map_watch::Maps;
 use crate::pool::Pool;
+use crate::random;
 
 /// How many walks and counts of a client are in flight at most. Each is work for all nodes: more of them at a time
 /// would not be answered sooner.
@@ -49,7 +48,7 @@ impl Cluster {
     pub(crate) fn new(coordinator: NodeAddr, timeout: Duration, pool: Arc<Pool>, maps: Maps) -> Self {
         let walks = Semaphore::new(WALKS);
         // Many programs make a client for one request: all begin with the same node unless the first turn is random.
-        let first_turn = RandomState::new().hash_one(WALKS) as usize;
+        let first_turn = random::bits() as usize;
         let next_turn = AtomicUsize::new(first_turn);
         Self { coordinator, timeout, pool, lanes: Lanes::default(), maps, walks, next_turn }
     }

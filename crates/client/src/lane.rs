@@ -3,12 +3,12 @@
 //! A lane is a random name and a counter. It carries one write at a time, so its numbers reach the nodes in order. A
 //! node remembers the last 64 writes of a name.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::peer::Identity;
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::random;
 
 /// How many lanes a client has, and so how many of its writes are in flight at most. IMPORTANT: a slot remembers 65,536
 /// writes and names, 65 for each lane that writes to it often, and refuses other lanes then.
@@ -62,9 +62,9 @@ impl Lanes {
 }
 
 fn new_name() -> String {
-    // The standard library seeds its hashers from the system, each one separately. 64 bits are enough to distinguish all
-    // the clients that a cluster meets within the minutes for which it remembers them.
-    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+    // 64 bits are enough to distinguish all the clients that a cluster meets within the minutes for which it remembers
+    // them.
+    format!("{:016x}", random::bits())
 }
 
 impl Lane<'_> {

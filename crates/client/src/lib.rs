@@ -65,7 +65,7 @@
 //!   commands to the coordinator.
 //! - `pool` and `connection`: idle connections, and one exchange of a request and its answer.
 //! - `answer`: encodes requests and decodes answers.
-//! - `placement`, `error`: what the calls return.
+//! - `random`: random bits. `placement`, `error`: what the calls return.
 //!
 //! The program is in `bin/client` and is built on this crate's public API.
 
@@ -82,6 +82,7 @@ mod many;
 mod map_watch;
 mod placement;
 mod pool;
+mod random;
 mod read;
 mod walk;
 mod write;

@@ -1,10 +1,10 @@
-//! Random bits from the system, by way of the standard library's hash seeds.
-
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
+//! Random bits from the system.
 
 /// 64 random bits: for identities and for secrets that keep clients from choosing keys that collide.
+///
+/// # Panics
+/// The system gives none. Going on would make identities that another process may have.
 #[must_use]
 pub fn bits() -> u64 {
-    RandomState::new().hash_one(std::process::id())
+    getrandom::u64().expect("the system gives random bits")
 }
