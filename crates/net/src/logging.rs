@@ -1,5 +1,6 @@
 //! Where log events go: standard error, unless a file is named. Standard output is reserved for what people wait for.
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,7 +54,27 @@ pub fn start(flags: &LogFlags) -> anyhow::Result<()> {
         events.json().try_init()
     } else {
         use std::io::IsTerminal as _;
-        events.with_ansi(!to_file && std::io::stderr().is_terminal()).try_init()
+        let is_terminal = !to_file && std::io::stderr().is_terminal();
+        events.with_ansi(has_color(is_terminal, std::env::var_os("NO_COLOR").as_deref())).try_init()
     };
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+/// Whether log lines are colored: on a terminal, unless the user wants none (<https://no-color.org>).
+fn has_color(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn color_is_for_terminals_whose_users_want_it() {
+        for (is_terminal, no_color, expected) in
+            [(true, None, true), (true, Some(""), true), (true, Some("1"), false), (false, None, false)]
+        {
+            assert_eq!(has_color(is_terminal, no_color.map(OsStr::new)), expected, "{is_terminal} {no_color:?}");
+        }
+    }
 }

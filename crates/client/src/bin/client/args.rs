@@ -40,7 +40,7 @@ client cannot go on, and otherwise 0, even if commands failed.
 Environment:
   KV_HISTORY  the history file of the prompt; if empty, no history is kept
   RUST_LOG    what to log, unless --log-level is given
-  NO_COLOR    if set, the prompt has no color";
+  NO_COLOR    if set, the prompt and log lines have no color";
 
 /// Reads and writes the keys of a cluster.
 #[derive(Debug, Parser)]

@@ -122,7 +122,7 @@ fn log_to_stderr(args: &Args) {
             Err(_) => EnvFilter::new("warn"),
         },
     };
-    let color = io::stderr().is_terminal();
+    let color = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
