@@ -333,11 +333,11 @@ fn log(event: &Event) {
         Event::Room(addr) => tracing::info!("the disk of node {addr} has room again"),
         Event::Stopping(addr) => tracing::debug!("node {addr} is stopping: handing its slots over"),
         Event::Left(addr) => tracing::info!("node {addr} left"),
-        Event::CutOff(addr) => {
-            tracing::warn!(
-                "node {addr} and replicas of its slots do not hear each other: failing over to those replicas"
-            );
-        }
+        Event::CutOff(addr, pause) => tracing::warn!(
+            "node {addr} and replicas of its slots do not hear each other: failing over to those replicas; it is handed no \
+             slots for {} s",
+            pause.as_secs()
+        ),
         Event::Suspected(addr) => tracing::warn!("node {addr} is silent and its replicas report it: failing over"),
         Event::Awaiting(nodes) => tracing::warn!(
             "taking over the state from the nodes: no replica is promoted until {} have reported; start them, or \

@@ -309,7 +309,7 @@ impl<B: Bugs> Coordinator<B> {
         let retry = self.handing_over.values().map(|(_, asked)| *asked + HAND_OVER_RETRY).min();
         let settled = self.awaits_settling.then_some(self.settled_at);
         let grace = Some(self.reborn_grace).filter(|grace| *grace > self.suspicion.last_call());
-        let expected = Some(self.expected.1).filter(|until| *until > self.suspicion.last_call());
+        let expected = (!self.expected.0.is_empty()).then_some(self.expected.1);
         let suspicion = self.suspicion.next_check(&self.registry);
         [
             phase,
@@ -318,6 +318,7 @@ impl<B: Bugs> Coordinator<B> {
             settled,
             grace,
             expected,
+            self.suspicion.next_pardon(),
             suspicion,
             self.replan_at,
             self.report_awaited_at,
@@ -344,6 +345,9 @@ impl<B: Bugs> Coordinator<B> {
             self.event(Event::Dead(addr));
         }
         self.replace_the_away(now);
+        if now >= self.expected.1 {
+            self.expected.0.clear();
+        }
         if self.awaits_settling && now >= self.settled_at && self.phase == Phase::Serving {
             // Learners that have everything are admitted at the next look; that would be a change at the same time as
             // these hand-overs.

@@ -97,8 +97,9 @@ pub enum Event {
     Dead(NodeAddr),
     /// A primary is being replaced: it is silent, and a copy of one of its slots complains, too.
     Suspected(NodeAddr),
-    /// A primary is being replaced: it is heard, but it and the copies of some slots do not hear each other.
-    CutOff(NodeAddr),
+    /// A primary is being replaced: it is heard, but it and the copies of some slots do not hear each other. It is handed
+    /// no slots for this long.
+    CutOff(NodeAddr, Duration),
     /// A coordinator without state waits for these nodes to report what they know.
     Awaiting(Vec<NodeAddr>),
     /// An operator has said not to wait for a node.
@@ -165,7 +166,7 @@ pub enum DecommissionError {
     TooLate,
     /// The node that is to take its place is the node itself, or is leaving as well.
     Itself,
-    /// The node that is to take its place is to take that of this one.
+    /// The new node is already to take the place of this other one.
     Taken(NodeAddr),
 }
 

@@ -26,8 +26,12 @@ pub(crate) struct ClusterView<B: Bugs = NoBugs> {
     pub complaints: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
     /// Those that do not hear one of these copies either.
     pub parted: BTreeSet<Incarnation>,
+    /// Were replaced for that a short while ago: nothing is handed over to them.
+    pub shunned: BTreeSet<Incarnation>,
     /// Alive, but not heard from at the moment: nothing is handed over to them.
     pub suspected: BTreeSet<Incarnation>,
+    /// Alive, but not heard from at the moment, whether or not there is an excuse.
+    pub silent: BTreeSet<Incarnation>,
     /// Alive, but with a full disk or about to stop: they lead nothing that another member can lead.
     pub avoid_as_primary: BTreeSet<Incarnation>,
     /// Alive, but leaving for good: nothing is handed over to them.
@@ -84,7 +88,8 @@ pub(crate) enum Plan {
 #[must_use]
 pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<impl Bugs>) -> Plan {
     let planned = plan_members(config, target, view);
-    if view.members(config).next().is_none() || view.hears_member(config) {
+    let is_awaited = config.isr.iter().any(|member| view.expected.contains(member));
+    if view.members(config).next().is_none() || view.hears_member(config) || is_awaited {
         return planned;
     }
     // IMPORTANT: whatever becomes of the members, older copies are named before their nodes hear of this slot without
@@ -126,6 +131,12 @@ fn plan_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<
     let is_reborn = config.isr.iter().any(|member| view.reborn.contains_key(member));
     let is_unproven = view.is_unproven(config);
     let nobody_is_heard = up.iter().all(|member| view.is_silent(config, *member));
+    if primary.is_some_and(|primary| !view.is_accused(config, primary))
+        && up.iter().all(|member| view.silent.contains(member))
+    {
+        // Nobody could be told of a smaller set, and the others may be heard again first.
+        return Plan::Keep;
+    }
     let patient = if is_reborn { primary.is_some() || view.patient } else { is_unproven };
     if nobody_is_heard && !up.is_empty() && patient {
         // Whether the others were up while one was restarted is unknown: they may be about to come back in the same
@@ -157,8 +168,8 @@ impl<B: Bugs> ClusterView<B> {
         (is_suspect && config.copies().any(|copy| self.complains(copy, primary))) || self.is_cut_off(config, primary)
     }
 
-    /// Whether quorum writes go on without the primary, and not with it: it is heard, but it and too many in-sync copies
-    /// do not hear each other, and on their side there are enough copies.
+    /// Whether quorum writes cannot go on with the primary, and may without it: it is heard, but it and too many in-sync
+    /// copies do not hear each other, and enough copies complain. Whether these hear each other is not known.
     ///
     /// IMPORTANT: an in-sync copy must be among them. A former member has all that was promised, but the primary may
     /// serve without its lease.
@@ -295,7 +306,8 @@ fn keep_primary(
     view: &ClusterView<impl Bugs>,
 ) -> Plan {
     let filled = target.iter().all(|node| up.contains(node));
-    let first_is_avoided = target.first().is_some_and(|first| view.avoid_as_primary.contains(first));
+    let is_avoided = |first| view.avoid_as_primary.contains(first) || view.shunned.contains(first);
+    let first_is_avoided = target.first().is_some_and(is_avoided);
     let leads_at_target = target.first() == Some(&primary) || (first_is_avoided && target.contains(&primary));
     let mut isr = in_ring_order(up, target);
     isr.sort_by_key(|node| view.leaving.contains(node));
@@ -338,6 +350,7 @@ fn better_primary(
             && up.contains(node)
             && !view.suspected.contains(node)
             && !view.avoid_as_primary.contains(node)
+            && !view.shunned.contains(node)
             && !view.leaving.contains(node)
     };
     if view.avoid_as_primary.contains(&primary) || view.leaving.contains(&primary) {
@@ -361,7 +374,10 @@ fn replace_primary(
         let others: Vec<_> = others.filter(live).filter(|copy| Some(*copy) != config.primary).collect();
         return if others.is_empty() { Plan::Keep } else { Plan::Promote(others) };
     }
-    let candidates: Vec<_> = up.iter().copied().filter(|member| Some(*member) != config.primary).collect();
+    let mut candidates: Vec<_> = up.iter().copied().filter(|member| Some(*member) != config.primary).collect();
+    if let Some(primary) = config.primary.filter(|primary| view.is_cut_off(config, *primary)) {
+        candidates.retain(|member| view.complains(*member, primary) && !view.avoid_as_primary.contains(member));
+    }
     let heard: Vec<_> = candidates.iter().copied().filter(|member| !view.is_silent(config, *member)).collect();
     let reborn: Vec<_> = holders.iter().filter_map(|member| view.reborn.get(member)).copied().filter(live).collect();
     if !candidates.is_empty() {

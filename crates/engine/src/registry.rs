@@ -203,6 +203,13 @@ impl Registry {
         incarnations.filter(|incarnation| self.is_suspect(now, *incarnation)).collect()
     }
 
+    /// All incarnations that are not heard, including those that this is not held against.
+    #[must_use]
+    pub(crate) fn silent_nodes(&self, now: Timestamp) -> BTreeSet<Incarnation> {
+        let is_silent = |node: &&Registered| node.session != Session::Stands || now - node.last_heard >= SUSPECT_AFTER;
+        self.nodes.values().filter(is_silent).map(|node| node.incarnation).collect()
+    }
+
     /// The suspected nodes, and how long each has not been heard.
     #[must_use]
     pub(crate) fn silent(&self, now: Timestamp) -> Vec<(NodeAddr, Duration)> {

@@ -1,10 +1,12 @@
 //! Graceful shutdown: all tasks of a process end together, within a deadline.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,6 +16,7 @@ pub struct Shutdown {
     token: CancellationToken,
     /// What the token knows, without its lock.
     has_begun: Arc<AtomicBool>,
+    begun_at: Arc<OnceLock<Instant>>,
     tasks: TaskTracker,
     /// Where its tasks run, if not on the runtime of whoever starts them.
     runtime: Option<Handle>,
@@ -40,6 +43,7 @@ impl Shutdown {
 
     /// Tells every task to finish its work in progress and end.
     pub fn begin(&self) {
+        self.begun_at.get_or_init(Instant::now);
         self.has_begun.store(true, Ordering::Relaxed);
         self.token.cancel();
     }
@@ -53,6 +57,12 @@ impl Shutdown {
     /// Waits until shutdown begins.
     pub async fn begun(&self) {
         self.token.cancelled().await;
+    }
+
+    /// Waits until shutdown has been going on for this long.
+    pub async fn begun_for(&self, span: Duration) {
+        self.begun().await;
+        sleep_until(*self.begun_at.get_or_init(Instant::now) + span).await;
     }
 
     /// Starts a task that [`Shutdown::all_ended`] waits for.

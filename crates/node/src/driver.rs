@@ -36,7 +36,8 @@ use crate::verify;
 /// How many pages of walks a node builds at a time. Each takes about a page of memory, 1 MiB, per node that is asked.
 const WALKS: usize = 32;
 
-/// How many `KEYS` a node carries out at a time. Each may collect what one answer has room for, some 128 MiB.
+/// How many `KEYS` a node carries out at a time. Each may collect what one answer has room for, some 128 MiB; answers that
+/// clients have yet to read are not counted.
 const LISTS: usize = 4;
 
 /// The node as shared by its tasks. Cloning is cheap.

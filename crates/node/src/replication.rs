@@ -235,7 +235,7 @@ pub(crate) async fn receive(
     shutdown: &Shutdown,
 ) -> io::Result<()> {
     let connected = driver.followed().open(from);
-    driver.node().link_opened(driver.clock().now(), from);
+    driver.node().heard_from(driver.clock().now(), from);
     let ended = follow(connection, driver, from, &connected, shutdown).await;
     if driver.followed().close(from, &connected) {
         driver.node().link_ended(from);
@@ -304,7 +304,13 @@ async fn follow(
             return Ok(());
         }
         tokio::select! {
-            read = connection.fill() => if read? == 0 { return Ok(()) },
+            read = connection.fill() => {
+                if read? == 0 {
+                    return Ok(());
+                }
+                // No beat comes while a long record is on its way.
+                driver.node().heard_from(driver.clock().now(), from);
+            }
             Some(answer) = digested.recv() => answer.encode(&mut connection.output),
             () = shutdown.begun() => return Ok(()),
         }

@@ -251,7 +251,7 @@ impl World {
                 self.coordinator.published = None;
             }
             CoordinatorEvent::Suspected(_) => self.stats.suspected += 1,
-            CoordinatorEvent::CutOff(_) => self.stats.cut_off += 1,
+            CoordinatorEvent::CutOff(..) => self.stats.cut_off += 1,
             CoordinatorEvent::Refused(addr, ErrorReply::NotPeer(_)) => {
                 let what = format!("{addr} is taken for a node of another cluster");
                 self.broken("one cluster", None, what);

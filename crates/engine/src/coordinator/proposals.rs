@@ -183,6 +183,9 @@ impl<B: Bugs> Coordinator<B> {
                 let in_sync = self.registry.addr_of(to).is_some() && config.isr.contains(&to);
                 in_sync.then(|| config.primary = Some(to))
             });
+            if given.is_some() {
+                self.suspicion.leads(to);
+            }
             match given {
                 Some(_) if self.registry.is_suspect(now, to) => {
                     self.releases.insert(slot, Proposal { from, of: to, version });

@@ -195,12 +195,13 @@ impl<B: Bugs> Coordinator<B> {
             }
         };
         let (known, unknown): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_known);
-        self.decide_promotions(known, &round, view, changes);
+        self.decide_promotions(now, known, &round, view, changes);
         self.promote(now, unknown, view, changes);
     }
 
     fn decide_promotions(
         &mut self,
+        now: Timestamp,
         lost: Vec<Lost>,
         round: &Promotion,
         view: &ClusterView<B>,
@@ -211,13 +212,12 @@ impl<B: Bugs> Coordinator<B> {
         }
         let lost_by: BTreeSet<_> = lost.iter().filter_map(|lost| self.map.config(lost.slot).primary).collect();
         for primary in view.complaints.keys() {
-            let event = match view.suspected.contains(primary) {
-                true => Event::Suspected,
-                false if view.parted.contains(primary) && lost_by.contains(primary) => Event::CutOff,
-                false => continue,
-            };
-            if let Some(addr) = self.registry.addr_of(*primary).cloned() {
-                self.event(event(addr));
+            let Some(addr) = self.registry.addr_of(*primary).cloned() else { continue };
+            if view.suspected.contains(primary) {
+                self.event(Event::Suspected(addr));
+            } else if view.parted.contains(primary) && lost_by.contains(primary) {
+                let pause = self.suspicion.replaced(now, *primary);
+                self.event(Event::CutOff(addr, pause));
             }
         }
         let (mut promoted, mut anew) = (0, 0);
@@ -319,7 +319,9 @@ impl<B: Bugs> Coordinator<B> {
             wanted: self.wanted(),
             complaints: self.suspicion.complaints(now),
             parted: self.suspicion.parted(now),
+            shunned: self.suspicion.shunned(now),
             suspected: self.registry.suspects(now),
+            silent: self.registry.silent_nodes(now),
             unheard: self.registry.unheard_since(self.unproven_at),
             reborn: self.reborn.clone(),
             unproven: self.unproven.clone(),

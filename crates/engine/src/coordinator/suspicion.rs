@@ -15,6 +15,10 @@ use crate::time::Timestamp;
 /// How long a complaint counts. It is repeated while its cause lasts.
 const COMPLAINT_TIME: Duration = Duration::from_secs(1);
 
+/// For how long a primary that was replaced because it is cut off is handed no slots: at first, and at most.
+const SHUNNED_LEAST: Duration = Duration::from_secs(10);
+const SHUNNED_MOST: Duration = Duration::from_secs(300);
+
 /// A coordinator that was not called for this long was asleep or cut off: heartbeats alone arrive more often.
 const SLEPT: Duration = Duration::from_millis(400);
 
@@ -25,6 +29,9 @@ pub(super) struct Suspicion {
     complaints: BTreeMap<Incarnation, BTreeMap<Incarnation, Timestamp>>,
     /// By the primary: when it last asked to expel a copy that complained about it.
     parted: BTreeMap<Incarnation, Timestamp>,
+    /// The primaries that were replaced because they are cut off: until when they are handed no slots, and the length of
+    /// that pause.
+    shunned: BTreeMap<Incarnation, (Timestamp, Duration)>,
     last_call: Timestamp,
     /// When the coordinator last noticed that it had been asleep. What it hears right after is old.
     woke: Timestamp,
@@ -46,12 +53,37 @@ impl Suspicion {
         }
     }
 
-    /// A primary has filled a copy: whatever each of them said of the other is over.
+    /// A primary has filled a copy, so they hear each other.
     pub(super) fn hear_each_other(&mut self, primary: Incarnation, copy: Incarnation) {
-        for (about, from) in [(primary, copy), (copy, primary)] {
-            self.parted.remove(&about);
-            self.complaints.entry(about).or_default().remove(&from);
+        self.parted.remove(&primary);
+        if let Some(complainers) = self.complaints.get_mut(&primary) {
+            complainers.remove(&copy);
         }
+    }
+
+    /// A node leads slots from now on: what was said of it before is over.
+    pub(super) fn leads(&mut self, primary: Incarnation) {
+        self.parted.remove(&primary);
+        self.complaints.remove(&primary);
+    }
+
+    /// A primary is replaced because it is cut off. Returns for how long it is handed no slots: longer each time, since
+    /// it may still be unable to reach its replicas although they reach it.
+    pub(super) fn replaced(&mut self, now: Timestamp, primary: Incarnation) -> Duration {
+        let before = self.shunned.get(&primary).map_or(Duration::ZERO, |(_, pause)| *pause);
+        let pause = (before * 2).clamp(SHUNNED_LEAST, SHUNNED_MOST);
+        self.shunned.insert(primary, (now + pause, pause));
+        pause
+    }
+
+    /// The nodes that are handed no slots for now.
+    pub(super) fn shunned(&self, now: Timestamp) -> BTreeSet<Incarnation> {
+        self.shunned.iter().filter(|(_, (until, _))| now < *until).map(|(node, _)| *node).collect()
+    }
+
+    /// When the next of them may be handed slots again.
+    pub(super) fn next_pardon(&self) -> Option<Timestamp> {
+        self.shunned.values().map(|(until, _)| *until).filter(|until| *until > self.last_call).min()
     }
 
     /// The nodes that are complained about, and who complained.
@@ -83,6 +115,8 @@ impl Suspicion {
             !from.is_empty()
         });
         self.parted.retain(|_, at| now - *at < COMPLAINT_TIME);
+        // Whoever has kept its slots for as long as it was handed none is as good as any other.
+        self.shunned.retain(|_, (until, pause)| now < *until + *pause);
     }
 }
 

@@ -140,8 +140,8 @@ impl<B: Bugs> Node<B> {
         self.peers.lost(from);
     }
 
-    /// A connection from a primary was opened.
-    pub fn link_opened(&self, now: Timestamp, from: Incarnation) {
+    /// A connection from a primary was opened, or something has arrived on it.
+    pub fn heard_from(&self, now: Timestamp, from: Incarnation) {
         self.peers.heard(now, from);
     }
 

@@ -62,6 +62,9 @@ fn run(world: &mut World, command: &str) -> String {
         ["kill", ref names @ ..] => names.iter().for_each(|name| world.kill(name)),
         ["leave", name] => world.leave(name),
         ["run", span] => world.run(span_of(span)),
+        ["block-link", from, to] => {
+            world.blocked_links.insert((from.to_owned(), to.to_owned()));
+        }
         ["cut", from, to] => {
             world.cut(from, to);
             world.cut(to, from);

@@ -48,6 +48,8 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<String, Member>,
     /// Pairs of nodes with a cut from the first to the second: nothing gets through in that direction.
     pub(crate) cuts: BTreeSet<(String, String)>,
+    /// Pairs of nodes of which the first cannot connect to the second.
+    pub(crate) blocked_links: BTreeSet<(String, String)>,
     /// What the coordinator and the nodes have reported to their operators.
     pub(crate) log: Vec<String>,
     /// How many slots have been filled since this was last asked for.
@@ -94,6 +96,7 @@ impl World {
             coordinator: Coordinator::new(settings(1), NoBugs),
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            blocked_links: BTreeSet::new(),
             log: Vec::new(),
             fills: std::cell::Cell::default(),
             coordinators: 1,
@@ -172,7 +175,9 @@ impl World {
     pub(crate) fn leave(&mut self, name: &str) {
         self.member(name).node.close(self.now, &mut Turn::default());
         self.settle();
-        let incarnation = self.member(name).incarnation.expect("a node that has joined");
+        let member = self.nodes.get_mut(name).expect("a node of the story");
+        member.ancestors = member.node.next_ancestors();
+        let incarnation = member.incarnation.expect("a node that has joined");
         self.coordinator.handle_message(self.now, incarnation, NodeMessage::Leave);
         self.kill(name);
     }
@@ -218,6 +223,7 @@ impl World {
     /// Everybody reaches everybody again.
     pub(crate) fn heal(&mut self) {
         self.cuts.clear();
+        self.blocked_links.clear();
         self.settle();
     }
 
@@ -273,6 +279,11 @@ impl World {
     fn is_cut(&self, one: &str, other: &str) -> bool {
         let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
         self.cuts.contains(&pair(one, other)) || self.cuts.contains(&pair(other, one))
+    }
+
+    /// Whether the first node's link to the second cannot stand.
+    fn is_link_cut(&self, from: &str, to: &str) -> bool {
+        self.is_cut(from, to) || self.blocked_links.contains(&(from.to_owned(), to.to_owned()))
     }
 
     /// Delivers everything that can be delivered, until nothing is left.
@@ -438,7 +449,9 @@ impl World {
             Event::Room(addr) => format!("{} has room again", name(addr)),
             Event::Left(addr) => format!("{} left", name(addr)),
             Event::Dead(addr) => format!("{} is dead", name(addr)),
-            Event::CutOff(addr) => format!("{} and its replicas do not hear each other", name(addr)),
+            Event::CutOff(addr, pause) => {
+                format!("{} and its replicas do not hear each other; shunned for {} s", name(addr), pause.as_secs())
+            }
             Event::Suspected(addr) => format!("{} is silent and complained about", name(addr)),
             Event::Awaiting(nodes) => {
                 format!("waits for {}", nodes.iter().map(name_of).collect::<Vec<_>>().join(" and "))

@@ -7,7 +7,6 @@ use proto::error::ErrorReply;
 use proto::frame::Encoding;
 use proto::response::Response;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
 
 use crate::answering;
 use crate::driver::Driver;
@@ -60,10 +59,7 @@ impl Last {
         out: &mut Vec<u8>,
     ) {
         let (encoding, changes_keys) = (self.encoding(), self.changes_keys());
-        let too_late = async {
-            shutdown.begun().await;
-            sleep(LAST_MOMENTS).await;
-        };
+        let too_late = shutdown.begun_for(LAST_MOMENTS);
         // An answer is written at once when it is complete: what is given up has written nothing.
         let is_answered = tokio::select! {
             biased;

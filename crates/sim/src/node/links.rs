@@ -232,6 +232,9 @@ impl World {
             Some(at) => self.nodes[n].inboxes[at].1.take(),
             None => None,
         };
+        if let (Some(inbox), Some(node)) = (&inbox, &self.nodes[n].node) {
+            node.heard_from(now, inbox.from());
+        }
         let (mut replies, mut leases) = (Vec::new(), Vec::new());
         let mut is_good = true;
         let mut changed = false;
@@ -308,7 +311,7 @@ impl World {
         if !known || node.incarnation() != hello.to {
             return None;
         }
-        node.link_opened(now, hello.from);
+        node.heard_from(now, hello.from);
         Some(Inbox::new(hello.from))
     }
 

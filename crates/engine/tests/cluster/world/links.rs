@@ -23,7 +23,7 @@ impl World {
                 busy = true;
             }
             let to = self.nodes.iter().find(|(_, member)| member.incarnation == Some(outbox.to) && member.runs);
-            let Some((_, to)) = to.filter(|(to_name, _)| !self.is_cut(name, to_name)) else {
+            let Some((_, to)) = to.filter(|(to_name, _)| !self.is_link_cut(name, to_name)) else {
                 from.links.remove(&outbox.to);
                 continue;
             };
@@ -31,7 +31,7 @@ impl World {
             from.links.retain(|_, (emptied, _)| emptied.to != outbox.to || Arc::ptr_eq(emptied, &outbox));
             let (_, inbox) = from.links.entry(outbox.to).or_insert_with(|| {
                 outbox.reconnected();
-                to.node.link_opened(self.now, me);
+                to.node.heard_from(self.now, me);
                 (Arc::clone(&outbox), Inbox::new(me))
             });
             from.node.make_fills(self.now, &outbox);
@@ -53,7 +53,7 @@ impl World {
         let mut from = self.nodes.remove(name).expect("a name of a node");
         for (outbox, inbox) in from.links.values_mut().filter(|_| from.runs) {
             let to = self.nodes.iter().find(|(_, member)| member.incarnation == Some(outbox.to) && member.runs);
-            let Some((_, to)) = to.filter(|(to_name, _)| !self.is_cut(name, to_name)) else { continue };
+            let Some((_, to)) = to.filter(|(to_name, _)| !self.is_link_cut(name, to_name)) else { continue };
             let (mut bytes, mut replies) = (Vec::new(), Vec::new());
             from.node.beat(self.now, &mut bytes);
             carry(self.now, &to.node, inbox, &bytes, &mut replies);
