@@ -41,6 +41,8 @@ pub(crate) struct CoordinatorProcess {
     pub(crate) clock: Clock,
     /// When a node last complained about a primary, by primary and node.
     pub(crate) complaints: BTreeMap<(Incarnation, Incarnation), u64>,
+    /// Until when it hands no slots to a primary that was cut off.
+    pub(crate) shuns_until: u64,
     sessions: BTreeMap<Incarnation, ConnId>,
     conns: BTreeMap<ConnId, NodeSession>,
     /// The map published last.
@@ -77,6 +79,7 @@ impl CoordinatorProcess {
             deferred: Vec::new(),
             clock: Clock::new(random.spread(1_000_000, 1_000_000_000_000)),
             complaints: BTreeMap::new(),
+            shuns_until: 0,
             sessions: BTreeMap::new(),
             conns: BTreeMap::new(),
             published: None,
@@ -251,7 +254,12 @@ impl World {
                 self.coordinator.published = None;
             }
             CoordinatorEvent::Suspected(_) => self.stats.suspected += 1,
-            CoordinatorEvent::CutOff(..) => self.stats.cut_off += 1,
+            CoordinatorEvent::CutOff(_, pause) => {
+                self.stats.cut_off += 1;
+                // By its clock, which may be slow.
+                let until = self.schedule.now + pause.as_micros() as u64 * 10 / 8;
+                self.coordinator.shuns_until = self.coordinator.shuns_until.max(until);
+            }
             CoordinatorEvent::Refused(addr, ErrorReply::NotPeer(_)) => {
                 let what = format!("{addr} is taken for a node of another cluster");
                 self.broken("one cluster", None, what);

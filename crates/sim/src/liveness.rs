@@ -142,7 +142,8 @@ impl World {
         if now - self.liveness.registered.unwrap_or(now) < 500_000 {
             // Let clients run a little longer.
         } else if let Some((slot, what)) = self.not_whole() {
-            if self.elapsed() >= WHOLE_WITHIN + self.knobs.heartbeat_timeout * 1_000 {
+            let is_late = self.elapsed() >= WHOLE_WITHIN + self.knobs.heartbeat_timeout * 1_000;
+            if is_late && now >= self.coordinator.shuns_until + PRIMARY_WITHIN {
                 self.broken("L1", Some(slot), what);
             }
             return;
