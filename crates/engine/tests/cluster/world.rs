@@ -275,17 +275,6 @@ impl World {
         }
     }
 
-    /// Whether the connection between two is cut in either direction.
-    fn is_cut(&self, one: &str, other: &str) -> bool {
-        let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
-        self.cuts.contains(&pair(one, other)) || self.cuts.contains(&pair(other, one))
-    }
-
-    /// Whether the first node's link to the second cannot stand.
-    fn is_link_cut(&self, from: &str, to: &str) -> bool {
-        self.is_cut(from, to) || self.blocked_links.contains(&(from.to_owned(), to.to_owned()))
-    }
-
     /// Delivers everything that can be delivered, until nothing is left.
     pub(crate) fn settle(&mut self) {
         for _ in 0..1_000 {

@@ -12,6 +12,17 @@ use proto::peer::{LinkMessage, LinkReply};
 use super::World;
 
 impl World {
+    /// Whether the connection between two is cut in either direction.
+    pub(crate) fn is_cut(&self, one: &str, other: &str) -> bool {
+        let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        self.cuts.contains(&pair(one, other)) || self.cuts.contains(&pair(other, one))
+    }
+
+    /// Whether the first node's link to the second cannot stand.
+    fn is_link_cut(&self, from: &str, to: &str) -> bool {
+        self.is_cut(from, to) || self.blocked_links.contains(&(from.to_owned(), to.to_owned()))
+    }
+
     /// Delivers what a node has queued for its replicas, and their answers.
     pub(super) fn links(&mut self, name: &str) -> bool {
         let mut from = self.nodes.remove(name).expect("a name of a node");
