@@ -1,6 +1,6 @@
 //! Replacing a primary before the timeout: when neither the coordinator nor a copy of one of its slots hears from it, or
-//! when it and so many of the copies do not hear each other that the slot goes on without it and not with it. A complaint
-//! alone may be the fault of a single connection.
+//! when it and so many of the copies do not hear each other that the slot cannot go on with it and may without it. A
+//! complaint alone may be the fault of a single connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
