@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::node::Turn;
+use engine::node::{Node, Turn};
 use engine::waiting::{Outcome, Waiting};
 use proto::cluster_map::ClusterMap;
 use proto::id::Incarnation;
@@ -16,16 +16,22 @@ fn slot_at(map: &ClusterMap) -> SlotAt {
     SlotAt { slot: SLOT, version: map.config(SLOT).version }
 }
 
+/// The first node leads the slot since the second map, and both others have what it has stored.
+fn led_by<'a>(a: &'a Node, b: &'a Node, c: &'a Node) -> (ClusterMap, Waiting, Link<'a>, Link<'a>) {
+    let (mut map, waiting) = (empty_map(), Waiting::new());
+    publish(at(0), &[a, b, c], &lead(&mut map, SLOT, 2, 1));
+    let (mut to_b, mut to_c) = (Link::new(a, b), Link::new(a, c));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(1)));
+    assert_eq!(put(at(2), a, b"old", AckLevel::Async, &waiting), Ok(None));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(3)));
+    (map, waiting, to_b, to_c)
+}
+
 /// After it has released the slot, its followers may have heard of another primary, and have told nobody yet.
 #[test]
 fn a_primary_whose_hand_over_has_timed_out_serves_once_all_have_confirmed_again_that_they_follow_it() {
     let [a, b, c] = nodes();
-    let (mut map, waiting) = (empty_map(), Waiting::new());
-    publish(at(0), &[&a, &b, &c], &lead(&mut map, SLOT, 2, 1));
-    let (mut to_b, mut to_c) = (Link::new(&a, &b), Link::new(&a, &c));
-    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(1)));
-    assert_eq!(put(at(2), &a, b"old", AckLevel::Async, &waiting), Ok(None));
-    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(3)));
+    let (map, waiting, mut to_b, mut to_c) = led_by(&a, &b, &c);
     a.hand_over(at(4), Incarnation(2), &[slot_at(&map)], &mut Turn::default());
     [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(4)));
     let released = a.take_proposals();
@@ -50,12 +56,7 @@ fn a_primary_whose_hand_over_has_timed_out_serves_once_all_have_confirmed_again_
 #[test]
 fn a_primary_that_has_released_a_slot_and_goes_on_by_a_new_map_asks_all_again_too() {
     let [a, b, c] = nodes();
-    let (mut map, waiting) = (empty_map(), Waiting::new());
-    publish(at(0), &[&a, &b, &c], &lead(&mut map, SLOT, 2, 1));
-    let (mut to_b, mut to_c) = (Link::new(&a, &b), Link::new(&a, &c));
-    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(1)));
-    assert_eq!(put(at(2), &a, b"old", AckLevel::Async, &waiting), Ok(None));
-    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(3)));
+    let (mut map, waiting, mut to_b, mut to_c) = led_by(&a, &b, &c);
     a.hand_over(at(4), Incarnation(2), &[slot_at(&map)], &mut Turn::default());
     [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(4)));
     assert!(!a.take_proposals().is_empty());
@@ -69,12 +70,7 @@ fn a_primary_that_has_released_a_slot_and_goes_on_by_a_new_map_asks_all_again_to
 #[test]
 fn a_node_does_not_lead_by_a_map_of_an_earlier_term_than_it_has_heard_of() {
     let [a, b, c] = nodes();
-    let (mut map, waiting) = (empty_map(), Waiting::new());
-    publish(at(0), &[&a, &b, &c], &lead(&mut map, SLOT, 2, 1));
-    let (mut to_b, mut to_c) = (Link::new(&a, &b), Link::new(&a, &c));
-    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(1)));
-    assert_eq!(put(at(2), &a, b"old", AckLevel::Async, &waiting), Ok(None));
-    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(3)));
+    let (mut map, waiting, mut to_b, mut to_c) = led_by(&a, &b, &c);
     // A is told of the later maps after the others. Meanwhile B has led, then A without knowing it, and B again.
     let earlier = lead(&mut map, SLOT, 4, 1);
     publish(at(10), &[&b, &c], &lead(&mut map, SLOT, 5, 2));
