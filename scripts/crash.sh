@@ -20,6 +20,8 @@ usage() {
     sed -n '/^# usage:/,/^[^#]\|^#$/s/^# //p' "$0"
 }
 
+# Free disk space, in MB.
+needed=4096
 kills=100 cuts=50 calls=200 port=5800 stages=()
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -46,6 +48,11 @@ cd "$(dirname "$0")/.."
 cargo build --release --package chaos --package coordinator --package node --package client
 bin=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/crash.XXXXXX")
+# What is tested is full or failing disks of the nodes, not this one.
+free=$(df --output=avail -BM "$work" | tr -dc '0-9')
+if [ "$free" -lt "$needed" ]; then
+    echo "crash.sh: $work has $free MB of free space, $needed are needed; set TMPDIR" >&2 && rmdir "$work" && exit 1
+fi
 coordinator=127.0.0.1:$port
 # How often a call of node 1 was made to fail, or ended it, in this stage.
 declare -A pids=() injected=()
@@ -141,7 +148,7 @@ under_load() {
     acknowledged "$record" write --name "$name" --seconds "$seconds" >"$work/load.log" 2>&1 &
     local load=$!
     "$@"
-    wait "$load" || die "the load failed: $(cat "$work/load.log")"
+    wait "$load" || die "the load failed with exit code $?: $(cat "$work/load.log")"
 }
 
 check() {
@@ -225,7 +232,7 @@ inject() {
     load=$!
     # Not with --seccomp-bpf: strace 6.1 then sends a signal at the first call only, whatever "when" says.
     start_node "$stage" 1 strace -f -qq -o "$work/trace" -e "trace=$call" -e "inject=$call:$what:when=$when"
-    wait "$load" || die "the load failed: $(cat "$work/load.log")"
+    wait "$load" || die "the load failed with exit code $?: $(cat "$work/load.log")"
     note_injection "$call"
     kill_node_1
 }

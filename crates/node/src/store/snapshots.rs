@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::node::Node;
 use proto::slot::SLOT_BITS;
@@ -42,8 +42,8 @@ pub(super) struct Snapshots {
     pub(super) at: Position,
     /// The position and the size in bytes of the last snapshot that was finished.
     pub(super) made: (Position, u64),
-    /// The last attempt has failed.
-    has_failed: bool,
+    /// When the last attempt failed, if it did.
+    failed: Option<Instant>,
     /// The most that the snapshot in progress is expected to take, in bytes.
     expected: u64,
     progress: Arc<Progress>,
@@ -83,7 +83,7 @@ pub(super) struct Finished {
 impl Snapshots {
     /// Starts from the position and size of the last snapshot.
     pub(super) fn new((at, bytes): (Position, u64)) -> Self {
-        Self { stage: None, at, made: (at, bytes), has_failed: false, expected: 0, progress: Arc::default() }
+        Self { stage: None, at, made: (at, bytes), failed: None, expected: 0, progress: Arc::default() }
     }
 
     /// Whether a snapshot is being made.
@@ -91,9 +91,9 @@ impl Snapshots {
         self.stage.is_some()
     }
 
-    /// Whether the last attempt has failed.
-    pub(super) fn has_failed(&self) -> bool {
-        self.has_failed
+    /// When the last attempt failed, if it did.
+    pub(super) fn failed(&self) -> Option<Instant> {
+        self.failed
     }
 
     /// How much disk space the snapshot in progress still takes at most, or else the next one, in bytes. The log ends at
@@ -125,7 +125,7 @@ impl Snapshots {
     pub(super) fn begin(&mut self, driver: &Driver, store: &Store, position: Position) {
         self.expected = self.expected_bytes(driver.node(), position);
         self.progress.written.store(0, Ordering::Relaxed);
-        (self.at, self.has_failed) = (position, false);
+        (self.at, self.failed) = (position, None);
         let Some(begun) = store.directory().as_ref().map(|directory| directory.begin_snapshot(position)) else {
             return;
         };
@@ -192,7 +192,7 @@ impl Snapshots {
 
     /// The log is still whole, so nothing is lost.
     fn not_made(&mut self, error: &anyhow::Error) {
-        self.has_failed = true;
+        self.failed = Some(Instant::now());
         tracing::warn!("cannot take a snapshot; the log is unchanged, trying again later: {error:#}");
     }
 

@@ -303,6 +303,29 @@ async fn snapshots_are_made_under_a_load_that_never_ends() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_failed_is_not_tried_again_at_once_however_small_the_segments_are() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(Some(4 << 20));
+    let mut node = Durable::open(&disk, Fsync::Interval).leads().await;
+    disk.set_capacity(None);
+    node.start();
+    node.driver.persist().await.expect("the disk works");
+    // Only the end of a snapshot lists the directory.
+    disk.inject(Some(Operation::List), 0, Fault::NoSpace);
+    let begun = Instant::now();
+    while node.store.figures().snapshots == 0 {
+        assert!(begun.elapsed() < SOON, "no snapshot was made");
+        // About three segments.
+        for number in 0..200 {
+            assert!(node.write(format!("k{}", number % 20).as_bytes(), &[7; 4096]).is_some());
+        }
+        node.driver.persist().await.expect("the disk works");
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(4), "after {:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_full_disk_heals_though_more_waits_to_be_written_than_there_is_reserve() {
     let disk = SimDisk::new(1);
     disk.set_capacity(Some(3 << 20));

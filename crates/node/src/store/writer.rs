@@ -30,8 +30,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often it checks the free space on the disk.
 const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
-/// The shortest time between snapshots begun because space is short.
-const SHORT_PAUSE: Duration = Duration::from_secs(5);
+/// The shortest time between snapshots begun because space is short, and after one that failed.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 
 /// A sync that has not returned after this long is reported.
 const LATE: Duration = Duration::from_secs(10);
@@ -474,11 +474,12 @@ impl Writer {
     fn begin_snapshot(&mut self) -> anyhow::Result<()> {
         let end = self.end();
         let grown = end.0 - self.snapshots.at.0;
-        let is_due = grown >= self.snapshot_after.max(self.snapshots.made.1);
+        let has_just_failed = self.snapshots.failed().is_some_and(|failed| failed.elapsed() < SNAPSHOT_PAUSE);
+        let is_due = grown >= self.snapshot_after.max(self.snapshots.made.1) && !has_just_failed;
         let is_short = self.room.is_short || self.store.health() == Health::Full;
-        let may_help = self.room.snapshot_begun.is_none_or(|begun| begun.elapsed() >= SHORT_PAUSE);
+        let may_help = self.room.snapshot_begun.is_none_or(|begun| begun.elapsed() >= SNAPSHOT_PAUSE);
         // A log that a full disk keeps from growing is no reason not to try again once there is room.
-        let may_help = may_help && (grown > 0 || (self.snapshots.has_failed() && self.has_room_for_snapshot()));
+        let may_help = may_help && (grown > 0 || (self.snapshots.failed().is_some() && self.has_room_for_snapshot()));
         // What is being removed may be the space that it needs.
         let is_busy = self.snapshots.is_making() || self.removing.is_some();
         if is_busy || !(is_due || (is_short && may_help)) {
