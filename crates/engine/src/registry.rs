@@ -18,6 +18,13 @@ pub(crate) struct Registered {
     session: Session,
 }
 
+impl Registered {
+    /// Whether it is not heard, though what was before `excused` is not held against it.
+    fn is_silent(&self, now: Timestamp, excused: Timestamp) -> bool {
+        self.session != Session::Stands || now - self.last_heard.max(excused) >= SUSPECT_AFTER
+    }
+}
+
 /// The state of a node's session, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Session {
@@ -184,36 +191,34 @@ impl Registry {
     #[must_use]
     pub(crate) fn is_suspect(&self, now: Timestamp, incarnation: Incarnation) -> bool {
         let node = self.nodes.values().find(|node| node.incarnation == incarnation);
-        node.is_none_or(|node| {
-            node.session != Session::Stands || now - node.last_heard.max(self.excused) >= SUSPECT_AFTER
-        })
+        node.is_none_or(|node| node.is_silent(now, self.excused))
     }
 
     /// How long a registered incarnation that is suspected has not been heard.
     #[must_use]
     pub(crate) fn silent_for(&self, now: Timestamp, incarnation: Incarnation) -> Option<Duration> {
         let node = self.nodes.values().find(|node| node.incarnation == incarnation && !node.by_hand)?;
-        self.is_suspect(now, incarnation).then(|| now - node.last_heard)
+        node.is_silent(now, self.excused).then(|| now - node.last_heard)
     }
 
     /// All suspected incarnations.
     #[must_use]
     pub(crate) fn suspects(&self, now: Timestamp) -> BTreeSet<Incarnation> {
-        let incarnations = self.nodes.values().map(|node| node.incarnation);
-        incarnations.filter(|incarnation| self.is_suspect(now, *incarnation)).collect()
+        let suspects = self.nodes.values().filter(|node| node.is_silent(now, self.excused));
+        suspects.map(|node| node.incarnation).collect()
     }
 
     /// All incarnations that are not heard, including those that this is not held against.
     #[must_use]
     pub(crate) fn silent_nodes(&self, now: Timestamp) -> BTreeSet<Incarnation> {
-        let is_silent = |node: &&Registered| node.session != Session::Stands || now - node.last_heard >= SUSPECT_AFTER;
-        self.nodes.values().filter(is_silent).map(|node| node.incarnation).collect()
+        let silent = self.nodes.values().filter(|node| node.is_silent(now, node.last_heard));
+        silent.map(|node| node.incarnation).collect()
     }
 
     /// The suspected nodes, and how long each has not been heard.
     #[must_use]
     pub(crate) fn silent(&self, now: Timestamp) -> Vec<(NodeAddr, Duration)> {
-        let suspects = self.nodes.iter().filter(|(_, node)| self.is_suspect(now, node.incarnation));
+        let suspects = self.nodes.iter().filter(|(_, node)| node.is_silent(now, self.excused));
         suspects.map(|(addr, node)| (addr.clone(), now - node.last_heard)).collect()
     }
 

@@ -24,8 +24,8 @@ pub(super) struct Joining {
     ancestors: Ancestors,
 }
 
-/// How many replaced starts are remembered.
-const SUPERSEDED: usize = 4_096;
+/// How many replaced starts are remembered, and how many that are to stay out.
+const REMEMBERED: usize = 4_096;
 
 /// How many refused nodes are remembered.
 const REFUSED: usize = limits::NODES;
@@ -288,7 +288,9 @@ impl<B: Bugs> Coordinator<B> {
             )));
         }
         self.nobody_serves_on(now, Some(addr))?;
-        let registered = self.registry.remove(addr).map(|node| node.incarnation);
+        let removed = self.registry.remove(addr);
+        let by_hand = removed.as_ref().is_some_and(|node| node.by_hand);
+        let registered = removed.map(|node| node.incarnation);
         let remembered: Vec<_> = self.map.starts_at(addr).collect();
         if registered.is_none() && remembered.is_empty() && !self.departures.leaving.contains(addr) {
             return Err(ErrorReply::NodeNotFound(addr.clone()));
@@ -299,12 +301,21 @@ impl<B: Bugs> Coordinator<B> {
         self.departures.replacing.retain(|_, old| old != addr);
         // IMPORTANT: also those that are not here. One that was only cut off is told so when it joins again.
         let out: Vec<_> = registered.into_iter().chain(remembered).collect();
-        self.unregistered.extend(&out);
+        // What was registered by hand never joins.
+        self.stay_out(out.iter().copied().filter(|start| !(by_hand && registered == Some(*start))));
         self.gone.extend(&out);
         self.event(Event::Unregistered(addr.clone()));
         self.advance(now);
         self.outputs.extend(registered.map(Output::Unregistered));
         Ok(())
+    }
+
+    /// These starts are never admitted again.
+    pub(super) fn stay_out(&mut self, starts: impl Iterator<Item = Incarnation>) {
+        self.unregistered.extend(starts);
+        while self.unregistered.len() > REMEMBERED {
+            self.unregistered.pop_first();
+        }
     }
 
     /// A heartbeat from a person or an old program. `false` if the address is not registered. A node with a session
@@ -330,7 +341,7 @@ impl<B: Bugs> Coordinator<B> {
         let known = registered.into_iter().chain(self.map.starts_at(addr));
         let replaced: Vec<_> = known.filter(|known| *known != incarnation).collect();
         self.superseded.extend(&replaced);
-        while self.superseded.len() > SUPERSEDED {
+        while self.superseded.len() > REMEMBERED {
             self.superseded.pop_first();
         }
         // Whoever was reborn as an incarnation that is now replaced holds what the new incarnation holds.

@@ -256,7 +256,7 @@ impl<B: Bugs> Coordinator<B> {
         self.departures.leaving.remove(addr);
         self.weights.remove(addr);
         self.moved_off.remove(&incarnation);
-        self.unregistered.insert(incarnation);
+        self.stay_out(std::iter::once(incarnation));
         self.gone.extend(self.map.starts_at(addr));
         self.event(Event::Decommissioned(addr.clone()));
         self.advance(now);
