@@ -393,7 +393,14 @@ impl Connection {
         }
     }
 
+    /// Answers what is not answered yet, before the connection is closed.
     async fn finish<S: Session>(&mut self, session: &mut S) -> io::Result<Ended> {
+        let finished = self.answer_the_rest(session).await;
+        session.answered();
+        finished.map(|()| Ended::Closed)
+    }
+
+    async fn answer_the_rest<S: Session>(&mut self, session: &mut S) -> io::Result<()> {
         session.settle(&self.stream, &mut self.output).await?;
         self.flush().await?;
         while session.is_half_settled() {
@@ -405,8 +412,7 @@ impl Connection {
             self.output.extend_from_slice(body.end);
             self.flush().await?;
         }
-        session.answered();
-        Ok(Ended::Closed)
+        Ok(())
     }
 }
 

@@ -122,17 +122,15 @@ impl Connection {
             // With a long value that comes next, and would be copied.
             let body = session.body().map_or(0, |body| body.bytes().len());
             let may_read = share.resize(waiting + body) && !is_over && !input_ended;
-            if may_read && session.is_half_settled() {
-                self.keep_more(&mut sent, &mut taken_at, session, stopped).await?;
-                continue;
-            }
-            if may_read && *stopped == Stopped::Handler(Flow::Body) {
+            if may_read && *stopped == Stopped::Handler(Flow::Body) && !session.is_half_settled() {
                 self.keep_body(session);
                 *stopped = Stopped::Handler(Flow::Settle);
                 continue;
             }
-            if may_read && *stopped == Stopped::Handler(Flow::Settle) {
+            if may_read && (session.is_half_settled() || *stopped == Stopped::Handler(Flow::Settle)) {
                 self.keep_more(&mut sent, &mut taken_at, session, stopped).await?;
+                // The answers may be long, and many.
+                tokio::task::yield_now().await;
                 continue;
             }
             let until = taken_at + if is_over { CUT_OFF_AFTER } else { WRITE_STALL };

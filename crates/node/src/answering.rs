@@ -64,7 +64,9 @@ pub(crate) fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'
 /// The error of a multi-key request that may have changed only some of its keys.
 #[must_use]
 pub(crate) fn half_done(error: &ErrorReply) -> ErrorReply {
-    ErrorReply::Unknown(format!("some keys may have been changed and others not, repeat it; the cause: {error}"))
+    ErrorReply::Unknown(format!(
+        "some keys may have been changed and others not, repeat it; one part was answered: {error}"
+    ))
 }
 
 /// The answer to how long a key has not been used.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf as _, BufMut as _, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use engine::time::Timestamp;
 use net::connection::KEPT_BYTES;
 use proto::id::{Incarnation, NodeAddr};
@@ -52,7 +52,7 @@ const READ_BYTES: usize = 256 * 1024;
 pub(crate) const PROBE_ID: u64 = 0;
 
 /// The answer to one request, as RESP bytes, or why there is none.
-pub(crate) type Answer = Result<Vec<u8>, Failed>;
+pub(crate) type Answer = Result<Bytes, Failed>;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -421,7 +421,14 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &PendingAnswers, he
                     id = Some(u64::try_from(number).map_err(|_| wrong("an answer to no request"))?);
                 }
                 (None, _) => return Err(wrong("an answer without a number")),
-                (Some(number), _) => arrived.push((number, input.get(..len).unwrap_or_default().to_vec())),
+                // Only a long answer is not copied: it keeps all of its buffer.
+                (Some(number), _) if len > KEPT_BYTES => {
+                    arrived.push((number, input.split_to(len).freeze()));
+                    continue;
+                }
+                (Some(number), _) => {
+                    arrived.push((number, Bytes::copy_from_slice(input.get(..len).unwrap_or_default())))
+                }
             }
             input.advance(len);
         }

@@ -445,6 +445,7 @@ impl Membership {
     fn joined(&mut self, incarnation: Incarnation, out: &mut Vec<u8>) {
         self.incarnation = Some(incarnation);
         if self.begun == Some(incarnation) {
+            self.pause = FIRST_PAUSE;
             // Do this before the next message, which is the map: the node must know its incarnation to find its part
             // in the map.
             self.driver.node().joined(incarnation);

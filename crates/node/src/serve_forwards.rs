@@ -11,15 +11,16 @@ use std::task::{Context, Poll};
 use engine::node::Turn;
 use engine::record::Record;
 use engine::slot::{Executed, Refusal};
+use engine::time::Timestamp;
 use engine::waiting::{Outcome, Waiting};
-use net::connection::{Connection, Flow, Stopped};
+use net::connection::{Connection, Flow, STRETCH, Stopped};
 use net::shutdown::Shutdown;
 use proto::error::ErrorReply;
-use proto::frame::{Encoding, Frame, push_number, push_word};
+use proto::frame::{self, Encoding, Frame, push_number, push_word};
 use proto::level::ReadLevel;
 use proto::peer::{Copies, Detail, Forward, KeyRequest, List, Read, SHORT_BYTES, Wanted, Write};
 use proto::response::Response;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answering;
@@ -102,8 +103,11 @@ pub(crate) async fn serve(connection: &mut Connection, driver: &Driver, shutdown
     let mut listing = JoinSet::new();
     loop {
         let Connection { reader, output, .. } = connection;
-        let stopped =
-            reader.frames(|frame| if session.is_full(output) { Flow::Settle } else { session.request(frame, output) });
+        session.begun = driver.clock().now();
+        let stopped = reader.frames(|frame| {
+            if session.must_rest || session.is_full(output) { Flow::Settle } else { session.request(frame, output) }
+        });
+        let must_rest = std::mem::take(&mut session.must_rest);
         for list in session.lists.drain(..) {
             let driver = driver.clone();
             listing.spawn(async move { (list.id, walks::list_here(&driver, &list).await) });
@@ -119,13 +123,15 @@ pub(crate) async fn serve(connection: &mut Connection, driver: &Driver, shutdown
         driver.finish(&mut session.turn);
         match stopped {
             Stopped::NeedsMore => {}
-            Stopped::Handler(Flow::Settle) if session.is_full(&connection.output) => {}
+            Stopped::Handler(Flow::Settle) if must_rest || session.is_full(&connection.output) => {}
             Stopped::Handler(Flow::Settle) => continue,
             Stopped::Handler(_) | Stopped::Bad(_) => return Ok(()),
         }
-        let late = session.pending.iter().map(|pending| pending.deadline).min();
+        // They are in the order of their deadlines.
+        let late = session.pending.first().map(|pending| pending.deadline);
         let late = late.unwrap_or_else(|| Instant::now() + driver.request_timeout());
-        let may_read = !session.is_full(&connection.output);
+        let may_read = !must_rest && !session.is_full(&connection.output);
+        let mut long = None;
         let Connection { reader, stream, output } = connection;
         tokio::select! {
             read = reader.fill(stream), if may_read => if read? == 0 { return Ok(()) },
@@ -137,13 +143,35 @@ pub(crate) async fn serve(connection: &mut Connection, driver: &Driver, shutdown
                 respond(id, &answer, &mut connection.output);
                 session.listing = listing.len();
             }
-            () = ready(()), if !session.long.is_empty() => session.send_long(output),
+            () = ready(()), if !session.long.is_empty() => long = session.long.pop_front(),
             () = sleep_until(late) => {}
             // Probes are not read now, so the other node gets keepalives instead.
             () = sleep(PROBE_INTERVAL), if !may_read => respond(PROBE_ID, PROBE_ANSWER, output),
+            () = yield_now(), if must_rest => respond(PROBE_ID, PROBE_ANSWER, output),
             () = shutdown.begun(), if session.pending.is_empty() && session.long.is_empty() => return Ok(()),
         }
+        if let Some((id, answer)) = long {
+            send_long(connection, driver, id, &answer).await?;
+        }
     }
+}
+
+/// Sends a long value from where it is stored, so that the other node hears of it at once.
+async fn send_long(connection: &mut Connection, driver: &Driver, id: u64, answer: &Prepared) -> io::Result<()> {
+    let value = match answer {
+        Prepared::Found { record: Some(record), wanted: Wanted::Value, .. } => record.value(),
+        _ => None,
+    };
+    let Some(value) = value else {
+        answer.respond(id, driver, &mut connection.output);
+        return Ok(());
+    };
+    begin_response(id, &mut connection.output);
+    frame::begin_bulk(value.len(), &mut connection.output);
+    connection.flush().await?;
+    connection.write(value).await?;
+    connection.output.extend_from_slice(b"\r\n");
+    Ok(())
 }
 
 /// Waits until what was carried out is on disk, for at most the request timeout. Meanwhile keepalives tell the other
@@ -175,6 +203,10 @@ struct ForwardSession<'a> {
     /// Questions for keys that are yet to be started, and how many are in progress.
     lists: Vec<List>,
     listing: usize,
+    /// When the requests that arrived together began to be carried out, and whether that has taken so long that others
+    /// come first.
+    begun: Timestamp,
+    must_rest: bool,
     /// Something was carried out that nobody may learn of before it is on disk.
     must_persist: bool,
 }
@@ -189,6 +221,8 @@ impl<'a> ForwardSession<'a> {
             long: VecDeque::new(),
             lists: Vec::new(),
             listing: 0,
+            begun: Timestamp::default(),
+            must_rest: false,
             must_persist: false,
         }
     }
@@ -262,6 +296,8 @@ impl<'a> ForwardSession<'a> {
         };
         let written = node.write(now, slot, &write, &waiting, &mut self.turn);
         self.must_persist |= !matches!(written, Err(Refusal::NotHere));
+        // A short request may rewrite a long value.
+        self.must_rest |= write.change.reads_first() && self.driver.clock().now() - self.begun >= STRETCH;
         match written {
             Ok(Executed { answer, ticket: None }) => respond(id, &encode(answer), out),
             Ok(Executed { answer, .. }) => {
@@ -306,22 +342,13 @@ impl<'a> ForwardSession<'a> {
         if self.pending.len() < before { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn send_long(&mut self, out: &mut Vec<u8>) {
-        if let Some((id, answer)) = self.long.pop_front() {
-            answer.respond(id, self.driver, out);
-        }
-    }
-
     fn give_up_late(&mut self, out: &mut Vec<u8>) {
         let now = Instant::now();
-        self.pending.retain(|pending| {
-            let is_late = now >= pending.deadline;
-            if is_late {
-                self.pending_bytes -= pending.answer.len();
-                respond_error(pending.id, pending.failure.clone(), out);
-            }
-            !is_late
-        });
+        let late = self.pending.partition_point(|pending| now >= pending.deadline);
+        for pending in self.pending.drain(..late) {
+            self.pending_bytes -= pending.answer.len();
+            respond_error(pending.id, pending.failure, out);
+        }
     }
 }
 

@@ -302,34 +302,37 @@ impl<'a> ClientSession<'a> {
         let Self { driver, deferred, waits, body, turn, must_persist, .. } = self;
         let (node, waiting) = (driver.node(), &waits.waiting);
         let clock = || driver.clock().now();
+        let mut answer = |record: Option<&Record>, deferred: &mut DeferredBatch| {
+            *body = answer_read(driver, record, read.wanted, encoding, deferred.place(out));
+        };
         if read.level == ReadLevel::Local {
-            let out = deferred.place(out);
-            let answer = |record: Option<&Record>| *body = answer_read(driver, record, read.wanted, encoding, out);
-            match node.read(slot, read.key, read.level, clock, waiting, turn, answer) {
-                Ok(_) if self.body.is_some() && !self.deferred.is_empty() => return self.body_behind_kept(),
-                Ok(_) if self.body.is_some() => return Flow::Body,
-                Ok(_) => {}
-                Err(_) => self.deferred.defer(slot, KeyRequest::Read(read), encoding),
+            let take = |record: Option<&Record>| answer(record, deferred);
+            if node.read(slot, read.key, read.level, clock, waiting, turn, take).is_err() {
+                deferred.defer(slot, KeyRequest::Read(read), encoding);
             }
         } else {
-            let mut bytes = Vec::new();
-            let answer = |record: Option<&Record>| {
-                answering::found(record, read.wanted, || driver.wall()).encode(encoding, &mut bytes);
-            };
-            let done = node.read(slot, read.key, read.level, clock, waiting, turn, answer);
+            // Encoded after the slot is unlocked: it may be long.
+            let mut found = None;
+            let take = |record: Option<&Record>| found = record.cloned();
+            let done = node.read(slot, read.key, read.level, clock, waiting, turn, take);
             // What a linear read shows must be persisted first.
             *must_persist |= done.is_ok();
             match done {
-                Ok(Executed { ticket: None, .. }) => deferred.place(out).append(&mut bytes),
+                Ok(Executed { ticket: None, .. }) => answer(found.as_ref(), deferred),
                 Ok(Executed { ticket: Some(ticket), .. }) => {
-                    deferred.defer_carried_out(slot, KeyRequest::Read(read), encoding, ticket, |out| {
-                        out.append(&mut bytes)
-                    });
+                    let found = |out: &mut Vec<u8>| {
+                        answering::found(found.as_ref(), read.wanted, || driver.wall()).encode(encoding, out);
+                    };
+                    deferred.defer_carried_out(slot, KeyRequest::Read(read), encoding, ticket, found);
                 }
                 Err(_) => deferred.defer(slot, KeyRequest::Read(read), encoding),
             }
         }
-        Flow::Next
+        match &self.body {
+            Some(_) if self.deferred.is_empty() => Flow::Body,
+            Some(_) => self.body_behind_kept(),
+            None => Flow::Next,
+        }
     }
 
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {

@@ -122,6 +122,15 @@ impl Log {
 impl Store {
     /// Writes what was noted, if nobody else is writing and it is quick.
     pub(super) fn write_here(&self, noted: &Noted) -> WriteHere {
+        let written = self.write_unless_busy(noted);
+        if written == WriteHere::Written {
+            // Not while the log is locked: those that are woken may have to write.
+            waiters::wake(self.take_ready());
+        }
+        written
+    }
+
+    fn write_unless_busy(&self, noted: &Noted) -> WriteHere {
         if self.fsync() == Fsync::Always || !self.is_good() {
             return WriteHere::LeftToWriter;
         }
@@ -147,7 +156,6 @@ impl Store {
             Ok(Some(end)) => self.note_written(end),
             Ok(None) | Err(_) => return WriteHere::LeftToWriter,
         }
-        waiters::wake(self.take_ready());
         WriteHere::Written
     }
 

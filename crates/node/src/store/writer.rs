@@ -58,6 +58,8 @@ struct Writer {
     snapshot_after: u64,
     room: Room,
     map_saved_at: Instant,
+    /// The last attempt to save the map has failed.
+    map_is_unsaved: bool,
     /// Where waiters are woken.
     runtime: Handle,
 }
@@ -114,6 +116,7 @@ impl Store {
                 keeps_one: false,
             },
             map_saved_at: now,
+            map_is_unsaved: false,
             runtime,
         };
         journal.set_syncs_often(self.fsync() == Fsync::Always);
@@ -405,9 +408,12 @@ impl Writer {
         if self.driver.follows() || !(now || self.map_saved_at.elapsed() >= MAP_PAUSE) {
             return;
         }
-        match self.store.save_map(&map) {
+        let saved = self.store.save_map(&map);
+        let was_unsaved = std::mem::replace(&mut self.map_is_unsaved, saved.is_err());
+        match saved {
             Ok(()) => {}
             Err(error) if error.is_no_space() && self.store.health() == Health::Full => {}
+            Err(error) if was_unsaved => tracing::debug!("{error}: {}", error.source),
             Err(error) => tracing::warn!("{error}: {}; the map will be saved later", error.source),
         }
         self.map_saved_at = Instant::now();
