@@ -31,17 +31,21 @@ const SHOWN_BYTES: usize = 1_000;
 /// The longest answer to `LOSSES`, in bytes. The client program accepts four times as much.
 const LISTED_BYTES: usize = 16 * 1024 * 1024;
 
+/// Why a request for a key is not answered before the first map.
+pub(crate) const NO_MAP: &str =
+    "this node has no map of the cluster yet; nothing was changed, check that the coordinator is running";
+
 /// The answer to a read. `now` is called only where it matters.
 #[must_use]
 pub(crate) fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime) -> Response<'_> {
     let present = record.and_then(|record| Some((record, record.value()?)));
     match (wanted, present) {
         (Wanted::Ttl, None) => Response::Number(NO_KEY),
-        (Wanted::Ttl, Some((record, _))) => Response::Number(record.deadline().map_or(NO_DEADLINE, |deadline| {
+        (Wanted::Ttl, Some((record, _))) => match record.deadline() {
             // To the nearest second, as in Redis.
-            let left = deadline.0.saturating_sub(now().0).saturating_add(500) / 1_000;
-            i64::try_from(left).unwrap_or(i64::MAX)
-        })),
+            Some(deadline) => Response::count(deadline.0.saturating_sub(now().0).saturating_add(500) / 1_000),
+            None => Response::Number(NO_DEADLINE),
+        },
         (Wanted::Versioned, Some((record, value))) => Response::Versioned(record.version(), value),
         (Wanted::Value, Some((_, value))) => Response::Value(value),
         (Wanted::Value | Wanted::Versioned, None) => Response::NotFound,
@@ -72,12 +76,11 @@ pub(crate) fn half_done(error: &ErrorReply) -> ErrorReply {
 /// The answer to how long a key has not been used.
 #[must_use]
 pub(crate) fn idle(idle: Option<Duration>) -> Response<'static> {
-    idle.map_or(Response::NotFound, |idle| Response::Number(i64::try_from(idle.as_secs()).unwrap_or(i64::MAX)))
+    idle.map_or(Response::NotFound, |idle| Response::count(idle.as_secs()))
 }
 
 /// The answer to a read of something other than the value.
 fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl Fn() -> WallTime) -> Response<'a> {
-    let number = |number: u64| Response::Number(i64::try_from(number).unwrap_or(i64::MAX));
     let Some((record, value)) = present else {
         return match wanted {
             Detail::MillisLeft | Detail::Deadline | Detail::DeadlineMillis => Response::Number(NO_KEY),
@@ -90,18 +93,18 @@ fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl
         };
     };
     let deadline = |shown: fn(u64) -> u64| match record.deadline() {
-        Some(deadline) => number(shown(deadline.0)),
+        Some(deadline) => Response::count(shown(deadline.0)),
         None => Response::Number(NO_DEADLINE),
     };
     match wanted {
         Detail::MillisLeft => match record.deadline() {
-            Some(deadline) => number(deadline.0.saturating_sub(now().0)),
+            Some(deadline) => Response::count(deadline.0.saturating_sub(now().0)),
             None => Response::Number(NO_DEADLINE),
         },
         // To the nearest second, as in Redis.
         Detail::Deadline => deadline(|millis| millis.saturating_add(500) / 1_000),
         Detail::DeadlineMillis => deadline(|millis| millis),
-        Detail::Length => number(value.len() as u64),
+        Detail::Length => Response::count(value.len() as u64),
         Detail::Presence | Detail::References => Response::Number(1),
         Detail::Kind => Response::Simple("string"),
         Detail::Range(start, end) => Response::Value(range(value, start, end)),
@@ -116,7 +119,7 @@ fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
              between policies at runtime LRU and LFU data will take some time to adjust.",
         )),
-        Detail::Memory => number(record.memory_bytes() as u64),
+        Detail::Memory => Response::count(record.memory_bytes() as u64),
     }
 }
 

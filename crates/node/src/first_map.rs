@@ -8,6 +8,7 @@ use proto::level::{AckLevel, ReadLevel};
 use proto::request::{NodeRequest, ServerCommand};
 use tokio::time::{Instant, sleep};
 
+use crate::answering::NO_MAP;
 use crate::driver::Driver;
 
 /// How often to look for a map.
@@ -64,8 +65,7 @@ impl FirstMap {
             self.since = Some(now);
             return None;
         }
-        let why = "this node has no map of the cluster yet; nothing was changed, check that the coordinator is running";
-        Some(ErrorReply::Unavailable(why.to_owned()))
+        Some(ErrorReply::Unavailable(NO_MAP.to_owned()))
     }
 
     /// Waits until the map is there, or for as long as a request may take.

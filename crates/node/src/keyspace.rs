@@ -41,83 +41,57 @@ const WIDER: usize = 4;
 
 /// A request about all keys, deferred until the batch that it arrived with is answered.
 #[derive(Debug)]
-pub(crate) struct DeferredKeyspace {
-    work: Work,
-    encoding: Encoding,
-}
-
-#[derive(Debug)]
-enum Work {
+pub(crate) enum DeferredKeyspace {
+    /// `KEYS`.
     Keys { pattern: Vec<u8>, level: ReadLevel },
+    /// `SCAN`.
     Scan { cursor: u64, pattern: Option<Vec<u8>>, count: u64, is_of_strings: bool, level: ReadLevel },
+    /// `RANDOMKEY`.
     Random { level: ReadLevel },
+    /// `FLUSHALL`, `FLUSHDB`.
     Flush { ack: AckLevel },
 }
 
 type Found = Vec<Box<[u8]>>;
 
 impl DeferredKeyspace {
-    /// `KEYS`.
-    #[must_use]
-    pub(crate) fn keys(pattern: &[u8], level: ReadLevel, encoding: Encoding) -> Self {
-        Self { work: Work::Keys { pattern: pattern.to_vec(), level }, encoding }
-    }
-
     /// `SCAN`.
     #[must_use]
-    pub(crate) fn scan(scan: Scan<'_>, level: ReadLevel, encoding: Encoding) -> Self {
+    pub(crate) fn scan(scan: Scan<'_>, level: ReadLevel) -> Self {
         let Scan { cursor, pattern, count, is_of_strings } = scan;
-        let pattern = pattern.map(<[u8]>::to_vec);
-        Self { work: Work::Scan { cursor, pattern, count, is_of_strings, level }, encoding }
-    }
-
-    /// `RANDOMKEY`.
-    #[must_use]
-    pub(crate) fn random(level: ReadLevel, encoding: Encoding) -> Self {
-        Self { work: Work::Random { level }, encoding }
-    }
-
-    /// `FLUSHALL`, `FLUSHDB`.
-    #[must_use]
-    pub(crate) fn flush(ack: AckLevel, encoding: Encoding) -> Self {
-        Self { work: Work::Flush { ack }, encoding }
-    }
-
-    /// The encoding of its answer.
-    pub(crate) fn encoding(&self) -> Encoding {
-        self.encoding
+        Self::Scan { cursor, pattern: pattern.map(<[u8]>::to_vec), count, is_of_strings, level }
     }
 
     /// Whether it changes keys.
     pub(crate) fn is_flush(&self) -> bool {
-        matches!(self.work, Work::Flush { .. })
+        matches!(self, Self::Flush { .. })
     }
 
     /// Answers the request.
-    pub(crate) async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
+    pub(crate) async fn answer(self, driver: &Driver, encoding: Encoding, out: &mut Vec<u8>) {
         // Held until what was found is encoded, and no longer in memory twice.
-        let _permit = match &self.work {
-            Work::Keys { .. } => match list_permit(driver).await {
+        let _permit = match &self {
+            Self::Keys { .. } => match list_permit(driver).await {
                 Ok(permit) => Some(permit),
-                Err(error) => return Response::Error(error).encode(self.encoding, out),
+                Err(error) => return Response::Error(error).encode(encoding, out),
             },
-            Work::Scan { .. } | Work::Random { .. } | Work::Flush { .. } => None,
+            Self::Scan { .. } | Self::Random { .. } | Self::Flush { .. } => None,
         };
-        let done = match self.work {
-            Work::Keys { pattern, level } => all_keys(driver, &pattern, level).await.map(Response::Page),
-            Work::Scan { is_of_strings: false, .. } => Ok(Response::Scanned(0, Vec::new())),
-            Work::Scan { cursor, pattern, count, level, .. } => {
+        let done = match self {
+            Self::Keys { pattern, level } => all_keys(driver, &pattern, level).await.map(Response::Page),
+            Self::Scan { is_of_strings: false, .. } => Ok(Response::Scanned(0, Vec::new())),
+            Self::Scan { cursor, pattern, count, level, .. } => {
                 let scanned = scan(driver, cursor, pattern.as_deref(), count, level).await;
                 scanned.map(|(cursor, keys)| Response::Scanned(cursor, keys))
             }
-            Work::Random { level } => match random_key(driver, level).await {
-                Ok(Some(key)) => return Response::Value(&key).encode(self.encoding, out),
+            Self::Random { level } => match random_key(driver, level).await {
+                Ok(Some(key)) => return Response::Value(&key).encode(encoding, out),
                 Ok(None) => Ok(Response::NotFound),
                 Err(error) => Err(error),
             },
-            Work::Flush { ack } => flush(driver, ack).await.map(|()| Response::Ok),
+            Self::Flush { ack } => flush(driver, ack).await.map(|()| Response::Ok),
         };
-        done.unwrap_or_else(Response::Error).encode(self.encoding, out);
+        done.unwrap_or_else(Response::Error).encode(encoding, out);
     }
 }
 
@@ -145,7 +119,7 @@ async fn page(
     level: ReadLevel,
 ) -> Result<(Found, bool), ErrorReply> {
     let walk = walk_of(range, level).within(|slot| slots.contains(&usize::from(slot.0)));
-    walks::gather(driver, walk).await.map(Walk::into_page)
+    walks::complete(driver, walk).await.map(Walk::into_page)
 }
 
 fn walk_of(range: KeyRange, level: ReadLevel) -> Walk {
@@ -283,7 +257,7 @@ async fn flush(driver: &Driver, ack: AckLevel) -> Result<(), ErrorReply> {
     let half_done = |error| answering::half_done(&error);
     let mut is_first = true;
     loop {
-        let walked = walks::gather(driver, walk_of(range.clone(), level).where_served()).await;
+        let walked = walks::complete(driver, walk_of(range.clone(), level).where_served()).await;
         let (keys, has_more) =
             walked.map(Walk::into_page).map_err(|error| if is_first { error } else { half_done(error) })?;
         is_first = false;

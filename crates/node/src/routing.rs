@@ -3,7 +3,7 @@
 
 mod deferred;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -265,38 +265,29 @@ impl UnderWay {
 fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
     let me = driver.node().incarnation();
     let mut carried_out = BTreeSet::new();
-    let deferred: Vec<Option<&Deferred>> = entries
-        .iter()
-        .map(|entry| {
-            let request = entry.request.as_ref()?;
-            if entry.ticket.is_some() {
-                carried_out.insert(request.slot);
-            }
-            (!carried_out.contains(&request.slot)).then_some(request)
-        })
-        .collect();
-    let primaries: Vec<_> = deferred
-        .iter()
-        .map(|request| {
-            let primary = request.and_then(|request| driver.node().route(request.slot).primary);
-            primary.filter(|(primary, _)| *primary != me)
-        })
-        .collect();
-    let is_short = deferred.iter().flatten().count() > 1;
-    let mut under_way: Vec<Option<UnderWay>> = deferred.iter().map(|_| None).collect();
-    let mut nodes: Vec<&(Incarnation, NodeAddr)> = primaries.iter().flatten().collect();
-    nodes.sort();
-    nodes.dedup();
-    for (to, addr) in nodes {
-        let theirs = || {
-            (0..deferred.len()).filter(|at| primaries.get(*at).is_some_and(|p| p.as_ref().is_some_and(|p| p.0 == *to)))
-        };
-        let requests: Vec<_> =
-            theirs().filter_map(|at| *deferred.get(at)?).map(|deferred| deferred.forward(false, is_short)).collect();
-        let handed = driver.forwards().send(driver, *to, addr, &requests);
-        for (at, handed) in theirs().zip(handed) {
+    let mut of_nodes: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut not_carried_out = 0;
+    for (at, entry) in entries.iter().enumerate() {
+        let Some(request) = &entry.request else { continue };
+        if entry.ticket.is_some() {
+            carried_out.insert(request.slot);
+        }
+        if carried_out.contains(&request.slot) {
+            continue;
+        }
+        not_carried_out += 1;
+        if let Some(primary) = driver.node().route(request.slot).primary.filter(|(primary, _)| *primary != me) {
+            of_nodes.entry(primary).or_default().push((at, request));
+        }
+    }
+    let is_short = not_carried_out > 1;
+    let mut under_way: Vec<_> = entries.iter().map(|_| None).collect();
+    for ((to, addr), requests) in of_nodes {
+        let forwards: Vec<_> = requests.iter().map(|(_, request)| request.forward(false, is_short)).collect();
+        let handed = driver.forwards().send(driver, to, &addr, &forwards);
+        for ((at, _), handed) in requests.into_iter().zip(handed) {
             if let Some(place) = under_way.get_mut(at) {
-                *place = Some(UnderWay { to: *to, sent: Instant::now(), handed, at_replica: false });
+                *place = Some(UnderWay { to, sent: Instant::now(), handed, at_replica: false });
             }
         }
     }
@@ -523,8 +514,7 @@ async fn read_elsewhere(driver: &Driver, request: &Deferred, deadline: Instant, 
 fn why_unavailable(driver: &Driver, request: &Deferred) -> String {
     let route = driver.node().route(request.slot);
     if driver.node().map().is_none() {
-        return "this node has no map of the cluster yet; nothing was changed, check that the coordinator is running"
-            .to_owned();
+        return answering::NO_MAP.to_owned();
     }
     if let Some((_, addr)) = route.primary {
         let is_linear_read = !request.request().is_write() && !request.replica_may_answer();

@@ -94,7 +94,7 @@ impl Front {
     }
 
     /// Notes a request that could not be understood: it may begin a transaction, which is not supported.
-    pub(crate) fn could_not_understand(&mut self, frame: Frame<'_>, encoding: Encoding) {
+    pub(crate) fn note_multi(&mut self, frame: Frame<'_>, encoding: Encoding) {
         self.is_in_transaction |= encoding != Encoding::Line && frame.is_only(b"MULTI");
     }
 
@@ -105,7 +105,7 @@ impl Front {
         if !self.is_in_transaction {
             return None; // As good as always.
         }
-        let [ends, discards] = [b"EXEC".as_slice(), b"DISCARD"].map(|verb| frame.is_only(verb));
+        let (ends, discards) = (frame.has_verb(b"EXEC"), frame.is_only(b"DISCARD"));
         let resets = [b"RESET".as_slice(), b"QUIT"].iter().any(|verb| frame.has_verb(verb));
         self.is_in_transaction = !(ends || discards || resets);
         (!resets).then_some(match (ends, discards) {

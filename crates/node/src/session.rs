@@ -111,9 +111,7 @@ struct ClientSession<'a> {
     waits: Waits,
     unanswered: NotAnswered,
     /// A request to be answered after all deferred ones, and before the next is looked at.
-    last: Option<Last>,
-    /// It waits until the answers before it are sent: it may take long.
-    last_waits: bool,
+    last: Option<(Last, Encoding)>,
     /// A multi-key request with a single answer, as far as it has been gathered.
     gather: Option<Gather>,
     /// A multi-key request of which some keys have been executed; the others wait until earlier requests are answered.
@@ -193,7 +191,6 @@ impl<'a> ClientSession<'a> {
             waits: Waits::default(),
             unanswered: NotAnswered::default(),
             last: None,
-            last_waits: false,
             gather: None,
             begun: None,
             body: None,
@@ -208,9 +205,6 @@ impl<'a> ClientSession<'a> {
 
     fn execute(&mut self, request: NodeRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let (response, flow) = match request {
-            NodeRequest::Read(read @ Read { wanted: Wanted::Detail(Detail::Idle), .. }) => {
-                return self.leave_to_primary(KeyRequest::Read(read), encoding);
-            }
             NodeRequest::Read(read) => {
                 let level = self.read();
                 return self.key_request(KeyRequest::Read(Read { level, ..read }), encoding, out);
@@ -227,11 +221,11 @@ impl<'a> ClientSession<'a> {
             }
             NodeRequest::Page(page) => {
                 let level = self.read();
-                return self.answer_last(Last::Walk(DeferredWalk::page(page, level, encoding)));
+                return self.answer_last(Last::Walk(DeferredWalk::page(page, level)), encoding);
             }
             NodeRequest::Count(prefix) => {
                 let level = self.read();
-                return self.answer_last(Last::Walk(DeferredWalk::count(prefix, level, encoding)));
+                return self.answer_last(Last::Walk(DeferredWalk::count(prefix, level)), encoding);
             }
             NodeRequest::GetMany(keys) => return self.begin_many(Kind::Get, keys, encoding, out),
             NodeRequest::PutMany(words) => return self.begin_many(Kind::Put, words, encoding, out),
@@ -247,7 +241,7 @@ impl<'a> ClientSession<'a> {
             NodeRequest::Losses => (self.driver.node().losses(answering::losses), self.rest_if_late()),
             NodeRequest::Info => (stats::info(self.driver), self.rest_if_late()),
             NodeRequest::Stats => (stats::stats(self.driver, self.front.clients()), self.rest_if_late()),
-            NodeRequest::Verify => return self.answer_last(Last::Verify(encoding)),
+            NodeRequest::Verify => return self.answer_last(Last::Verify, encoding),
             NodeRequest::Ping => (Response::Pong, Flow::Next),
             NodeRequest::Quit => (Response::Ok, Flow::Close),
             NodeRequest::Server(command) => return self.server(command, encoding, out),
@@ -286,20 +280,12 @@ impl<'a> ClientSession<'a> {
         }
     }
 
-    /// Defers a request for the key's primary, to be answered in order with the other deferred ones.
-    fn leave_to_primary(&mut self, request: KeyRequest<'_>, encoding: Encoding) -> Flow {
-        let slot = self.driver.node().slot_of(request.key());
-        if self.deferred.blocks(slot) || self.deferred.is_full() {
-            return Flow::Settle;
-        }
-        let now = self.batch().now;
-        self.unanswered.add(now, stats::kind(&request));
-        self.deferred.defer(slot, request, encoding);
-        Flow::Next
-    }
-
     fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let Self { driver, deferred, waits, body, turn, must_persist, .. } = self;
+        if read.wanted == Wanted::Detail(Detail::Idle) {
+            deferred.defer(slot, KeyRequest::Read(read), encoding);
+            return Flow::Next;
+        }
         let (node, waiting) = (driver.node(), &waits.waiting);
         let clock = || driver.clock().now();
         let mut answer = |record: Option<&Record>, deferred: &mut DeferredBatch| {
@@ -392,17 +378,17 @@ impl<'a> ClientSession<'a> {
             }
             CommandOutcome::Count => {
                 let level = self.read();
-                self.answer_last(Last::Walk(DeferredWalk::count(b"", level, encoding)))
+                self.answer_last(Last::Walk(DeferredWalk::count(b"", level)), encoding)
             }
             CommandOutcome::Wait { replicas, millis } => {
-                self.answer_last(Last::Wait(DeferredWait { replicas, millis }, encoding))
+                self.answer_last(Last::Wait(DeferredWait { replicas, millis }), encoding)
             }
         }
     }
 
     /// Defers a request, to be answered after everything that is deferred.
-    fn answer_last(&mut self, request: Last) -> Flow {
-        self.last = Some(request);
+    fn answer_last(&mut self, request: Last, encoding: Encoding) -> Flow {
+        self.last = Some((request, encoding));
         Flow::Next
     }
 
@@ -477,7 +463,7 @@ impl Session for ClientSession<'_> {
             return Flow::Close;
         }
         let Some(encoding) = self.front.encoding(frame) else { return Flow::Next };
-        if self.last.is_some() || self.must_rest || self.is_half_settled() || self.deferred.is_full() {
+        if self.must_rest || self.is_half_settled() || self.deferred.is_full() {
             return Flow::Settle;
         }
         if let Some(begun) = self.begun.take() {
@@ -495,7 +481,7 @@ impl Session for ClientSession<'_> {
             }
             Ok(request) => self.execute(request, encoding, out),
             Err(error) => {
-                self.front.could_not_understand(frame, encoding);
+                self.front.note_multi(frame, encoding);
                 let flow = Flow::after(&error);
                 Response::Error(error).encode(encoding, self.deferred.place(out));
                 flow
@@ -526,18 +512,15 @@ impl Session for ClientSession<'_> {
             }
             self.deferred.clear();
         }
-        self.last_waits = self.last.is_some() && !out.is_empty();
-        if self.last_waits {
-            return self.persisted().await;
-        }
-        if let Some(last) = self.last.take() {
+        // It may take long, so the answers before it are sent first.
+        if let Some((last, encoding)) = self.last.take_if(|_| out.is_empty()) {
             self.driver.wake_touched(&mut self.turn);
             if last.is_walk() {
                 self.unanswered.add(self.driver.clock().now(), stats::WALK);
             }
             // IMPORTANT: only now, since what was settled before has taken it.
             self.must_persist |= last.changes_keys();
-            last.answer(self.driver, &mut self.written, client, self.shutdown, out).await;
+            last.answer(self.driver, &mut self.written, client, self.shutdown, encoding, out).await;
             // A client may have sent many of these.
             tokio::task::yield_now().await;
         }
@@ -548,7 +531,7 @@ impl Session for ClientSession<'_> {
     }
 
     fn is_half_settled(&self) -> bool {
-        self.waits.is_half_answered() || self.last_waits
+        self.waits.is_half_answered() || self.last.is_some()
     }
 
     fn body(&self) -> Option<&Body> {

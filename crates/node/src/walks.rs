@@ -11,7 +11,6 @@ use engine::node::Turn;
 use engine::waiting::{Outcome, Waiting};
 use engine::walk::{Ask, Walk};
 use proto::error::ErrorReply;
-use proto::frame::Encoding;
 use proto::level::ReadLevel;
 use proto::limits;
 use proto::peer::{List, Listed};
@@ -22,6 +21,7 @@ use proto::slot::{SLOT_BITS, SlotId};
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::{Instant, timeout_at};
 
+use crate::answering::NO_MAP;
 use crate::driver::Driver;
 use crate::routing::{PRIMARY_PATIENCE, RETRY_PAUSE, STALLED_PATIENCE, replaced};
 
@@ -38,43 +38,36 @@ pub(crate) struct DeferredWalk {
     /// `None`: only the count is wanted.
     limit: Option<usize>,
     level: ReadLevel,
-    encoding: Encoding,
 }
 
 impl DeferredWalk {
     /// A page.
     #[must_use]
-    pub(crate) fn page(request: PageRequest<'_>, level: ReadLevel, encoding: Encoding) -> Self {
-        Self { range: request.range(), limit: Some(request.limit), level, encoding }
+    pub(crate) fn page(request: PageRequest<'_>, level: ReadLevel) -> Self {
+        Self { range: request.range(), limit: Some(request.limit), level }
     }
 
     /// The number of keys with a prefix.
     #[must_use]
-    pub(crate) fn count(prefix: &[u8], level: ReadLevel, encoding: Encoding) -> Self {
-        Self { range: Keys::Prefix(prefix).range(), limit: None, level, encoding }
+    pub(crate) fn count(prefix: &[u8], level: ReadLevel) -> Self {
+        Self { range: Keys::Prefix(prefix).range(), limit: None, level }
     }
 
-    /// The encoding of its answer.
-    pub(crate) fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
-    /// Answers the request.
-    pub(crate) async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
+    /// The answer.
+    pub(crate) async fn answer(self, driver: &Driver) -> Response<'static> {
         let is_count = self.limit.is_none();
         let size = self.limit.map(|keys| PageSize { keys, bytes: limits::PAGE_BYTES });
         let walk = Walk::new(SLOT_BITS, self.level, self.range, size, NoBugs);
-        let response = match gather(driver, walk).await {
-            Ok(walk) if is_count => Response::Number(walk.into_count().try_into().unwrap_or(i64::MAX)),
+        match complete(driver, walk).await {
+            Ok(walk) if is_count => Response::count(walk.into_count()),
             Ok(walk) => Response::Page(walk.into_keys()),
             Err(error) => Response::Error(error),
-        };
-        response.encode(self.encoding, out);
+        }
     }
 }
 
 /// Asks nodes until every slot is answered for.
-pub(crate) async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, ErrorReply> {
+pub(crate) async fn complete(driver: &Driver, mut walk: Walk) -> Result<Walk, ErrorReply> {
     let start = Instant::now();
     let deadline = start + driver.request_timeout();
     let Ok(Ok(_permit)) = timeout_at(deadline, driver.walks().acquire()).await else {
@@ -170,8 +163,7 @@ fn why_missing(driver: &Driver, slot: SlotId) -> String {
     let route = driver.node().route(slot);
     let number = slot.0;
     if driver.node().map().is_none() {
-        return "this node has no map of the cluster yet; nothing was changed, check that the coordinator is running"
-            .to_owned();
+        return NO_MAP.to_owned();
     }
     if let Some((_, addr)) = route.primary {
         return format!(

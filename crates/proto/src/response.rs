@@ -39,6 +39,12 @@ pub enum Response<'a> {
 }
 
 impl Response<'_> {
+    /// How many there are of something.
+    #[must_use]
+    pub fn count(number: u64) -> Self {
+        Self::Number(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+
     /// Figures, each a name, a blank and a number.
     #[must_use]
     pub fn stats(figures: Vec<String>) -> Self {

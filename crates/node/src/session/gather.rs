@@ -66,15 +66,16 @@ impl ClientSession<'_> {
             KeyspaceRequest::Set(words) => self.gather(Kind::Set, words.into(), encoding, out),
             KeyspaceRequest::SetAllAbsent { pairs, identity } => self.set_all_absent(pairs, identity, encoding, out),
             KeyspaceRequest::Keys(pattern) => {
-                self.answer_last(Last::Keyspace(DeferredKeyspace::keys(pattern, level, encoding)))
+                let pattern = pattern.to_vec();
+                self.answer_last(Last::Keyspace(DeferredKeyspace::Keys { pattern, level }), encoding)
             }
             KeyspaceRequest::Scan(scan) => {
-                self.answer_last(Last::Keyspace(DeferredKeyspace::scan(scan, level, encoding)))
+                self.answer_last(Last::Keyspace(DeferredKeyspace::scan(scan, level)), encoding)
             }
-            KeyspaceRequest::Random => self.answer_last(Last::Keyspace(DeferredKeyspace::random(level, encoding))),
+            KeyspaceRequest::Random => self.answer_last(Last::Keyspace(DeferredKeyspace::Random { level }), encoding),
             KeyspaceRequest::Flush => {
                 self.written.add_all(ack);
-                self.answer_last(Last::Keyspace(DeferredKeyspace::flush(ack, encoding)))
+                self.answer_last(Last::Keyspace(DeferredKeyspace::Flush { ack }), encoding)
             }
         }
     }

@@ -26,8 +26,8 @@ pub(super) enum Last {
     Walk(DeferredWalk),
     /// A request about all keys.
     Keyspace(DeferredKeyspace),
-    Wait(DeferredWait, Encoding),
-    Verify(Encoding),
+    Wait(DeferredWait),
+    Verify,
 }
 
 impl Last {
@@ -41,14 +41,6 @@ impl Last {
         matches!(self, Self::Keyspace(request) if request.is_flush())
     }
 
-    fn encoding(&self) -> Encoding {
-        match self {
-            Self::Walk(walk) => walk.encoding(),
-            Self::Keyspace(request) => request.encoding(),
-            Self::Wait(_, encoding) | Self::Verify(encoding) => *encoding,
-        }
-    }
-
     /// Answers the request, or says that it cannot be finished because the process stops.
     pub(super) async fn answer(
         self,
@@ -56,14 +48,26 @@ impl Last {
         written: &mut WrittenSlots,
         client: &TcpStream,
         shutdown: &Shutdown,
+        encoding: Encoding,
         out: &mut Vec<u8>,
     ) {
-        let (encoding, changes_keys) = (self.encoding(), self.changes_keys());
+        let changes_keys = self.changes_keys();
         let too_late = shutdown.begun_for(LAST_MOMENTS);
+        let finished = async {
+            match self {
+                Self::Walk(walk) => walk.answer(driver).await.encode(encoding, out),
+                Self::Keyspace(request) => request.answer(driver, encoding, out).await,
+                Self::Wait(wait) => {
+                    let replicas = written.wait(driver, wait, client, shutdown).await;
+                    Response::count(replicas as u64).encode(encoding, out);
+                }
+                Self::Verify => verify::verify(driver).await.encode(encoding, out),
+            }
+        };
         // An answer is written at once when it is complete: what is given up has written nothing.
         let is_answered = tokio::select! {
             biased;
-            () = self.finish(driver, written, client, shutdown, out) => true,
+            () = finished => true,
             () = too_late => false,
         };
         if !is_answered {
@@ -72,25 +76,6 @@ impl Last {
             let error = ErrorReply::Unavailable(format!("{what}, ask another one"));
             let error = if changes_keys { answering::half_done(&error) } else { error };
             Response::Error(error).encode(encoding, out);
-        }
-    }
-
-    async fn finish(
-        self,
-        driver: &Driver,
-        written: &mut WrittenSlots,
-        client: &TcpStream,
-        shutdown: &Shutdown,
-        out: &mut Vec<u8>,
-    ) {
-        match self {
-            Self::Walk(walk) => walk.answer(driver, out).await,
-            Self::Keyspace(request) => request.answer(driver, out).await,
-            Self::Wait(wait, encoding) => {
-                let replicas = written.wait(driver, wait, client, shutdown).await;
-                Response::Number(replicas.try_into().unwrap_or(i64::MAX)).encode(encoding, out);
-            }
-            Self::Verify(encoding) => verify::verify(driver).await.encode(encoding, out),
         }
     }
 }
