@@ -108,36 +108,36 @@ impl Driver {
 
     /// Where the coordinator listens.
     #[must_use]
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.shared.addr
     }
 
     /// How long it has been running.
     #[must_use]
-    pub fn uptime(&self) -> Duration {
+    pub(crate) fn uptime(&self) -> Duration {
         self.shared.clock.now() - self.shared.started
     }
 
     /// The coordinator's clock.
     #[must_use]
-    pub fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         self.shared.clock
     }
 
     /// The requests of people and clients answered since the start.
     #[must_use]
-    pub fn answered(&self) -> &Answered {
+    pub(crate) fn answered(&self) -> &Answered {
         &self.shared.answered
     }
 
     /// The slots that have lost what they held since the start.
     #[must_use]
-    pub fn lost(&self) -> &Lost {
+    pub(crate) fn lost(&self) -> &Lost {
         &self.shared.lost
     }
 
     /// Calls a function on the coordinator, and carries out the outputs that result.
-    pub fn with<R>(&self, call: impl FnOnce(&mut Coordinator, Timestamp) -> R) -> R {
+    pub(crate) fn with<R>(&self, call: impl FnOnce(&mut Coordinator, Timestamp) -> R) -> R {
         let mut coordinator = self.lock();
         let result = call(&mut coordinator, self.shared.clock.now());
         let outputs: Vec<_> = std::iter::from_fn(|| coordinator.poll_output()).collect();
@@ -156,10 +156,15 @@ impl Driver {
         result
     }
 
+    /// Calls a function that changes nothing.
+    pub(crate) fn look<R>(&self, call: impl FnOnce(&Coordinator) -> R) -> R {
+        call(&self.lock())
+    }
+
     /// Whether every slot has all its copies where they belong, and nothing moves. A recent result is reused, so that
     /// many waiting clients cost no more than one.
     #[must_use]
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         let mut looked = self.shared.looked_at_health.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.shared.clock.now();
         match *looked {
@@ -174,7 +179,7 @@ impl Driver {
 
     /// What has changed in the map since a version; `None` if nothing has.
     #[must_use]
-    pub fn map_since(&self, since: MapVersion) -> Option<MapUpdate> {
+    pub(crate) fn map_since(&self, since: MapVersion) -> Option<MapUpdate> {
         let coordinator = self.lock();
         let map = coordinator.map();
         (map.version > since).then(|| map.update_since(since))
@@ -182,27 +187,27 @@ impl Driver {
 
     /// A receiver that is notified when the map changes.
     #[must_use]
-    pub fn watch_map(&self) -> watch::Receiver<MapVersion> {
+    pub(crate) fn watch_map(&self) -> watch::Receiver<MapVersion> {
         self.shared.published.subscribe()
     }
 
     /// Opens a session: from now on messages for this node go to the returned receiver. An earlier session of the node
     /// ends.
     #[must_use]
-    pub fn open_session(&self, node: Incarnation) -> mpsc::Receiver<Vec<u8>> {
+    pub(crate) fn open_session(&self, node: Incarnation) -> mpsc::Receiver<Vec<u8>> {
         let (sender, receiver) = mpsc::channel(SESSION_MESSAGES);
         self.sessions().insert(node, sender);
         receiver
     }
 
     /// Ends a node's session, unless a newer one has taken its place.
-    pub fn close_session(&self, node: Incarnation, receiver: mpsc::Receiver<Vec<u8>>) {
+    pub(crate) fn close_session(&self, node: Incarnation, receiver: mpsc::Receiver<Vec<u8>>) {
         drop(receiver);
         self.has_gone(node);
     }
 
     /// Handles the end of a node's connection: its session ends too, unless another one is open.
-    pub fn has_gone(&self, node: Incarnation) {
+    pub(crate) fn has_gone(&self, node: Incarnation) {
         let was_last = {
             let mut sessions = self.sessions();
             let was_last = sessions.get(&node).is_none_or(mpsc::Sender::is_closed);

@@ -12,7 +12,7 @@ use proto::response::Response;
 
 /// A client that has not authenticated.
 #[derive(Debug)]
-pub struct Unauthenticated<'a> {
+pub(crate) struct Unauthenticated<'a> {
     /// The password check.
     pub access: &'a Access,
     /// Where it connects from.

@@ -2,18 +2,18 @@
 //!
 //! - [`config`]: the flags.
 //! - [`driver`]: the state machine behind a lock, its clock, and how its outputs are carried out.
-//! - [`gate`]: what clients that have not authenticated are told.
-//! - [`moves`]: the answers to operators who decommission and replace nodes.
+//! - `gate`: what clients that have not authenticated are told.
+//! - `moves`: the answers to operators who decommission and replace nodes.
 //! - [`session`]: one connection: requests of people and clients, a client's watch, a node's session.
-//! - [`stats`]: counters of the coordinator's work.
-//! - [`state_file`]: where the coordinator's state is kept across restarts: one text, written whole or not at all.
-//! - [`wait`]: waiting until the cluster is healthy.
+//! - `stats`: counters of the coordinator's work.
+//! - `state_file`: where the coordinator's state is kept across restarts: one text, written whole or not at all.
+//! - `wait`: waiting until the cluster is healthy.
 
 pub mod config;
 pub mod driver;
-pub mod gate;
-pub mod moves;
+mod gate;
+mod moves;
 pub mod session;
-pub mod state_file;
-pub mod stats;
-pub mod wait;
+mod state_file;
+mod stats;
+mod wait;

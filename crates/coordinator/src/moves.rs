@@ -6,7 +6,7 @@ use proto::id::NodeAddr;
 use proto::response::Response;
 
 /// The answer to `DECOMMISSION`.
-pub fn decommissioned(addr: &NodeAddr, asked: Result<usize, DecommissionError>) -> Response<'static> {
+pub(crate) fn decommissioned(addr: &NodeAddr, asked: Result<usize, DecommissionError>) -> Response<'static> {
     match asked {
         Ok(slots) => Response::Text(leaves(addr, slots)),
         Err(error) => refused(addr, error),
@@ -14,7 +14,7 @@ pub fn decommissioned(addr: &NodeAddr, asked: Result<usize, DecommissionError>) 
 }
 
 /// The answer to `RECOMMISSION`.
-pub fn recommissioned(addr: &NodeAddr, asked: Result<(), DecommissionError>) -> Response<'static> {
+pub(crate) fn recommissioned(addr: &NodeAddr, asked: Result<(), DecommissionError>) -> Response<'static> {
     match asked {
         Ok(()) => Response::Text(format!("OK Node {addr} stays")),
         Err(error) => refused(addr, error),
@@ -22,7 +22,7 @@ pub fn recommissioned(addr: &NodeAddr, asked: Result<(), DecommissionError>) -> 
 }
 
 /// The answer to `REPLACE`.
-pub fn replaced(old: &NodeAddr, new: &NodeAddr, asked: Result<Replaced, DecommissionError>) -> Response<'static> {
+pub(crate) fn replaced(old: &NodeAddr, new: &NodeAddr, asked: Result<Replaced, DecommissionError>) -> Response<'static> {
     match asked {
         Ok(Replaced::Leaves(slots)) => Response::Text(leaves(old, slots)),
         Ok(Replaced::Waits) => Response::Text(format!("OK Node {old} leaves once {new} has joined: start it")),

@@ -187,12 +187,12 @@ impl ClientSession<'_> {
                 if_known(is_known, addr, || Response::Ok)
             }
             CoordinatorRequest::GetNodesForKey { key } => {
-                match self.driver.with(|coordinator, _| coordinator.nodes_for_key(key)) {
+                match self.driver.look(|coordinator| coordinator.nodes_for_key(key)) {
                     Ok(nodes) => Response::Lines(named(&nodes)),
                     Err(error) => Response::Error(error),
                 }
             }
-            CoordinatorRequest::ListNodes => self.driver.with(|coordinator, _| {
+            CoordinatorRequest::ListNodes => self.driver.look(|coordinator| {
                 let nodes: Vec<String> = coordinator.nodes().map(|addr| format!("  {addr}")).collect();
                 if nodes.is_empty() {
                     return Response::Text("OK No nodes registered".to_owned());
@@ -225,7 +225,7 @@ impl ClientSession<'_> {
             }
             CoordinatorRequest::Info => self.info(),
             CoordinatorRequest::Map => Response::Lines(
-                self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
+                self.driver.look(|coordinator| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
             CoordinatorRequest::Stats => stats::stats(self.driver, self.shared),
             CoordinatorRequest::Status => {
@@ -247,7 +247,7 @@ impl ClientSession<'_> {
 
     fn info(&self) -> Response<'static> {
         let addr = self.driver.addr();
-        self.driver.with(|coordinator, _| {
+        self.driver.look(|coordinator| {
             // What nodes go by, also while their map is being taken over.
             let (nodes, map) = (coordinator.nodes().count(), coordinator.known_map());
             let (cluster, version, levels) = (&map.cluster, map.version.0, map.cluster_settings);
@@ -318,7 +318,7 @@ async fn watch(
 ) -> io::Result<()> {
     let mut published = driver.watch_map();
     let whole =
-        driver.with(|coordinator, _| (coordinator.map().version, coordinator.known_map().update_since(MapVersion(0))));
+        driver.look(|coordinator| (coordinator.map().version, coordinator.known_map().update_since(MapVersion(0))));
     let mut sent = whole.0;
     Response::Lines(whole.1.to_lines()).encode(encoding, &mut connection.output);
     loop {

@@ -24,7 +24,7 @@ use storage::{Disk, FileError, RealDisk, coordinator, identity};
 mod tests;
 
 /// The longest text, in bytes: 4 KiB for each of a cluster's 16,384 slots.
-pub const STATE_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const STATE_BYTES: usize = 64 * 1024 * 1024;
 
 const FORMAT_NAME: &str = "coordinator-state";
 const FORMAT_VERSION: &str = "1";
@@ -34,7 +34,7 @@ const FIRST_LINE_BYTES: usize = 128;
 /// The state of a coordinator on disk, and the exclusive right to it: as long as this value lives, no other
 /// coordinator can use its directory.
 #[derive(Debug)]
-pub struct StateFile {
+pub(crate) struct StateFile {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     /// Held while a text is written: all texts go through the same temporary file.
@@ -45,7 +45,7 @@ pub struct StateFile {
 /// Why a coordinator cannot start on its directory. Nothing was changed, except that a directory or a lock file may
 /// have been created.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub(crate) enum StateError {
     /// The directory cannot be created. Start again once it can be, or with another directory.
     #[error("cannot create the directory {}", directory.display())]
     Directory {
@@ -101,7 +101,7 @@ pub enum StateError {
 
 /// What is wrong with a state file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     /// Cut off within its first line, damaged there, or another file altogether.
     #[error("its first line is not that of a coordinator's state")]
     FirstLine,
@@ -129,7 +129,7 @@ pub enum Flaw {
 
 /// Why a text was not saved.
 #[derive(Debug, thiserror::Error)]
-pub enum SaveError {
+pub(crate) enum SaveError {
     /// The text is too long. Nothing was changed.
     #[error("a state of {0} bytes, the limit is {STATE_BYTES}; nothing was changed")]
     TooLong(usize),
@@ -144,7 +144,7 @@ impl StateFile {
     ///
     /// # Errors
     /// Each error says what to do; an existing text is left as it is.
-    pub fn open(dir: &Path) -> Result<(Self, Option<String>), StateError> {
+    pub(crate) fn open(dir: &Path) -> Result<(Self, Option<String>), StateError> {
         Self::open_on(Arc::new(RealDisk::default()), dir)
     }
 
@@ -174,7 +174,7 @@ impl StateFile {
     ///
     /// # Errors
     /// Each error says which text a restart finds.
-    pub fn save(&self, text: &str) -> Result<(), SaveError> {
+    pub(crate) fn save(&self, text: &str) -> Result<(), SaveError> {
         if text.len() > STATE_BYTES {
             return Err(SaveError::TooLong(text.len()));
         }

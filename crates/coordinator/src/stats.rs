@@ -14,14 +14,14 @@ use crate::driver::Driver;
 const KINDS: [&str; 2] = ["lookup", "change"];
 
 /// The answered requests of people and clients since the start.
-pub type Answered = Kinds<{ KINDS.len() }>;
+pub(crate) type Answered = Kinds<{ KINDS.len() }>;
 
 /// The unanswered requests of one connection.
-pub type NotAnswered = Unanswered<{ KINDS.len() }>;
+pub(crate) type NotAnswered = Unanswered<{ KINDS.len() }>;
 
 /// How many slots have lost what they held since the start.
 #[derive(Debug, Default)]
-pub struct Lost {
+pub(crate) struct Lost {
     /// Every copy was lost.
     started_empty: AtomicU64,
     /// Every copy that was in sync was lost.
@@ -30,7 +30,7 @@ pub struct Lost {
 
 impl Lost {
     /// Counts what an event says of it.
-    pub fn note(&self, event: &Event) {
+    pub(crate) fn note(&self, event: &Event) {
         let (count, slots) = match event {
             Event::StartedAnew(slots) | Event::Unheld(slots) => (&self.started_empty, *slots),
             Event::LossAccepted(accepted) => (&self.started_empty, accepted.anew),
@@ -51,7 +51,7 @@ impl Lost {
 
 /// The kind of a request, as its index in the list of kinds; `None` for what only nodes send, and for waits.
 #[must_use]
-pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
+pub(crate) fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
     Some(match request {
         CoordinatorRequest::GetNodesForKey { .. }
         | CoordinatorRequest::ListNodes
@@ -78,9 +78,9 @@ pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
 
 /// The answer to `STATS`.
 #[must_use]
-pub fn stats(driver: &Driver, shared: &Shared) -> Response<'static> {
+pub(crate) fn stats(driver: &Driver, shared: &Shared) -> Response<'static> {
     let mut lines = vec![format!("uptime_seconds {}", driver.uptime().as_secs())];
-    driver.with(|coordinator, _| {
+    driver.look(|coordinator| {
         let (map, mut led, mut whole, mut filling) = (coordinator.known_map(), 0, 0, 0);
         for slot in map.bits().slots() {
             let config = map.config(slot);

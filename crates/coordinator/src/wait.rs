@@ -26,7 +26,7 @@ const SENT_AHEAD: usize = 64 * 1024;
 ///
 /// # Errors
 /// The connection is broken: nobody is waiting anymore.
-pub async fn wait_healthy(
+pub(crate) async fn wait_healthy(
     connection: &mut Connection,
     driver: &Driver,
     span: Duration,

@@ -168,7 +168,7 @@ impl Driver {
 
     /// Who is let in, and the password with which this node authenticates to others.
     #[must_use]
-    pub fn access(&self) -> &Access {
+    pub(crate) fn access(&self) -> &Access {
         &self.shared.access
     }
 
@@ -189,7 +189,7 @@ impl Driver {
     ///
     /// # Errors
     /// It never will be written.
-    pub async fn persist(&self) -> Result<(), DiskFailed> {
+    pub(crate) async fn persist(&self) -> Result<(), DiskFailed> {
         self.persist_up_to(self.node().noted().end()).await
     }
 
@@ -197,7 +197,7 @@ impl Driver {
     ///
     /// # Errors
     /// It never will be written.
-    pub async fn persist_up_to(&self, end: u64) -> Result<(), DiskFailed> {
+    pub(crate) async fn persist_up_to(&self, end: u64) -> Result<(), DiskFailed> {
         match &self.shared.store {
             Some(store) => store.persist(self.node().noted(), end).await,
             None => Ok(()),
@@ -205,7 +205,7 @@ impl Driver {
     }
 
     /// Writes everything below `end` if that is quick and needs no waiting. Returns whether it is written.
-    pub async fn persist_soon(&self, end: u64) -> bool {
+    pub(crate) async fn persist_soon(&self, end: u64) -> bool {
         match &self.shared.store {
             Some(store) => store.persist_soon(self.node().noted(), end).await,
             None => true,
@@ -216,7 +216,7 @@ impl Driver {
     ///
     /// # Errors
     /// It never will be written.
-    pub async fn wait_written(&self, end: u64) -> Result<(), DiskFailed> {
+    pub(crate) async fn wait_written(&self, end: u64) -> Result<(), DiskFailed> {
         match &self.shared.store {
             Some(store) => store.wait_written(end).await,
             None => Ok(()),
@@ -225,57 +225,57 @@ impl Driver {
 
     /// Whether everything below `end` in the journal is written.
     #[must_use]
-    pub fn is_written(&self, end: u64) -> bool {
+    pub(crate) fn is_written(&self, end: u64) -> bool {
         self.shared.store.as_ref().is_none_or(|store| store.is_written(end))
     }
 
     /// Whether the disk is full.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.shared.store.as_ref().is_some_and(|store| store.health() == Health::Full)
     }
 
     /// Whether the disk accepts writes.
     #[must_use]
-    pub fn takes_writes(&self) -> bool {
+    pub(crate) fn takes_writes(&self) -> bool {
         self.shared.store.as_ref().is_none_or(Store::is_good)
     }
 
     /// The answer to a write in a slot that this node leads while its disk takes none; `None`: carry it out, or leave
     /// it to another node.
     #[must_use]
-    pub fn disk_refusal(&self, slot: SlotId) -> Option<ErrorReply> {
+    pub(crate) fn disk_refusal(&self, slot: SlotId) -> Option<ErrorReply> {
         let refuses = !self.takes_writes() && self.node().leads(slot);
         refuses.then(|| answering::disk_refuses(self.addr(), self.is_full()))
     }
 
     /// The connections from primaries.
     #[must_use]
-    pub fn followed(&self) -> &Followed {
+    pub(crate) fn followed(&self) -> &Followed {
         &self.shared.followed
     }
 
     /// The node's own address.
     #[must_use]
-    pub fn addr(&self) -> &NodeAddr {
+    pub(crate) fn addr(&self) -> &NodeAddr {
         &self.shared.addr
     }
 
     /// When the node started.
     #[must_use]
-    pub fn started(&self) -> Timestamp {
+    pub(crate) fn started(&self) -> Timestamp {
         self.shared.started
     }
 
     /// The client requests answered since the start.
     #[must_use]
-    pub fn answered(&self) -> &Answered {
+    pub(crate) fn answered(&self) -> &Answered {
         &self.shared.answered
     }
 
     /// How many bytes it has sent to its replicas since the start: records, fills, and their overhead.
     #[must_use]
-    pub fn sent_to_replicas(&self) -> u64 {
+    pub(crate) fn sent_to_replicas(&self) -> u64 {
         self.shared.sent_to_replicas.load(Ordering::Relaxed)
     }
 
@@ -292,37 +292,37 @@ impl Driver {
 
     /// The wall-clock time, as used for deadlines.
     #[must_use]
-    pub fn wall(&self) -> WallTime {
+    pub(crate) fn wall(&self) -> WallTime {
         self.node().wall(self.clock().now())
     }
 
     /// How long a request may wait for a primary.
     #[must_use]
-    pub fn request_timeout(&self) -> Duration {
+    pub(crate) fn request_timeout(&self) -> Duration {
         self.shared.request_timeout
     }
 
     /// The connections that carry forwarded requests.
     #[must_use]
-    pub fn forwards(&self) -> &ForwardLinks {
+    pub(crate) fn forwards(&self) -> &ForwardLinks {
         &self.shared.forwards
     }
 
     /// Permits for building pages of walks: each page holds one while it is being built.
     #[must_use]
-    pub fn walks(&self) -> &Semaphore {
+    pub(crate) fn walks(&self) -> &Semaphore {
         &self.shared.walks
     }
 
     /// Permits for listing all keys that match: each list holds one until it is answered.
     #[must_use]
-    pub fn lists(&self) -> &Semaphore {
+    pub(crate) fn lists(&self) -> &Semaphore {
         &self.shared.lists
     }
 
     /// The cluster settings that the operator has chosen; before there is a map, the defaults.
     #[must_use]
-    pub fn cluster_settings(&self) -> ClusterSettings {
+    pub(crate) fn cluster_settings(&self) -> ClusterSettings {
         self.shared.node.map().map(|map| map.cluster_settings).unwrap_or_default()
     }
 
@@ -348,24 +348,24 @@ impl Driver {
 
     /// A number that grows whenever the map gives a slot another primary.
     #[must_use]
-    pub fn terms(&self) -> u64 {
+    pub(crate) fn terms(&self) -> u64 {
         self.shared.terms.load(Ordering::SeqCst)
     }
 
     /// The switch that shuts down the node's background tasks.
     #[must_use]
-    pub fn background(&self) -> &Shutdown {
+    pub(crate) fn background(&self) -> &Shutdown {
         &self.shared.background
     }
 
     /// A receiver that is notified when the map changes.
     #[must_use]
-    pub fn watch_map(&self) -> watch::Receiver<u64> {
+    pub(crate) fn watch_map(&self) -> watch::Receiver<u64> {
         self.shared.map_changes.subscribe()
     }
 
     /// Wakes the links whose queues a batch of requests has added to.
-    pub fn wake_touched(&self, turn: &mut Turn) {
+    pub(crate) fn wake_touched(&self, turn: &mut Turn) {
         let mut touched = turn.touched().peekable();
         if touched.peek().is_none() {
             return;
@@ -382,7 +382,7 @@ impl Driver {
     ///
     /// # Errors
     /// The change does not follow on from the current map; nothing has changed.
-    pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
+    pub(crate) fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
         let own = self.shared.store.as_ref().and_then(Store::cluster);
         if own.is_some_and(|own| own != update.cluster) {
             return Err(MapError::OtherCluster);
@@ -429,12 +429,12 @@ impl Driver {
     }
 
     /// Waits until there may be something to propose.
-    pub async fn proposals(&self) {
+    pub(crate) async fn proposals(&self) {
         self.shared.proposals.notified().await;
     }
 
     /// Logs the state machine's events.
-    pub fn report_events(&self) {
+    pub(crate) fn report_events(&self) {
         let mut deposed = 0;
         let mut cut = (0, 0);
         for event in self.shared.node.take_events() {

@@ -10,19 +10,19 @@ use proto::id::Incarnation;
 
 /// Which connection of each primary is the newest.
 #[derive(Debug, Default)]
-pub struct Followed {
+pub(crate) struct Followed {
     newest: Mutex<BTreeMap<Incarnation, Arc<Connected>>>,
 }
 
 /// A connection from a primary.
 #[derive(Debug, Default)]
-pub struct Connected {
+pub(crate) struct Connected {
     is_superseded: Mutex<bool>,
 }
 
 impl Followed {
     /// Registers a connection that a primary has opened. Once this returns, nothing more is applied from those before.
-    pub fn open(&self, from: Incarnation) -> Arc<Connected> {
+    pub(crate) fn open(&self, from: Incarnation) -> Arc<Connected> {
         let connected = Arc::<Connected>::default();
         // IMPORTANT: locked until the one before takes no more. Otherwise a third connection, which supersedes only
         // this one, could open while the first still takes what it has read.
@@ -34,7 +34,7 @@ impl Followed {
     }
 
     /// Removes a connection that has ended; returns whether it was its primary's newest.
-    pub fn close(&self, from: Incarnation, connected: &Arc<Connected>) -> bool {
+    pub(crate) fn close(&self, from: Incarnation, connected: &Arc<Connected>) -> bool {
         let mut newest = lock(&self.newest);
         let is_newest = newest.get(&from).is_some_and(|newest| Arc::ptr_eq(newest, connected));
         if is_newest {
@@ -46,7 +46,7 @@ impl Followed {
 
 impl Connected {
     /// Runs `take` unless there is a newer connection, in which case it returns `None`.
-    pub fn take<R>(&self, take: impl FnOnce() -> R) -> Option<R> {
+    pub(crate) fn take<R>(&self, take: impl FnOnce() -> R) -> Option<R> {
         let is_superseded = lock(&self.is_superseded);
         if *is_superseded { None } else { Some(take()) }
     }

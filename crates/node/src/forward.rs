@@ -56,7 +56,7 @@ pub(crate) type Answer = Result<Bytes, Failed>;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failed {
+pub(crate) enum Failed {
     /// The request was never sent: nothing has happened.
     NotSent,
     /// The connection broke after it was sent: it may have been carried out.
@@ -93,7 +93,7 @@ impl Claim {
 
 /// A request that has been handed to a connection.
 #[derive(Debug)]
-pub struct Handed {
+pub(crate) struct Handed {
     /// Where its answer arrives.
     receiver: oneshot::Receiver<Answer>,
     /// The answer, once it is there.
@@ -119,7 +119,7 @@ impl Handed {
 
     /// Stops waiting. Returns whether the request was not sent yet, and so never will be.
     #[must_use]
-    pub fn take_back(&self) -> bool {
+    pub(crate) fn take_back(&self) -> bool {
         self.claim.take()
     }
 }
@@ -135,7 +135,7 @@ impl Drop for Call {
 
 /// The connections to all other nodes.
 #[derive(Debug, Default)]
-pub struct ForwardLinks {
+pub(crate) struct ForwardLinks {
     links: Mutex<HashMap<Incarnation, ForwardLink>>,
     ids: AtomicU64,
 }
@@ -160,7 +160,7 @@ struct ForwardLink {
 impl ForwardLinks {
     /// Sends requests to one node, in this order and before anything sent there later. Their own numbers are ignored.
     /// The answers arrive in whatever order they are ready.
-    pub fn send(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, requests: &[Forward<'_>]) -> Vec<Handed> {
+    pub(crate) fn send(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, requests: &[Forward<'_>]) -> Vec<Handed> {
         let mut batch = Vec::with_capacity(requests.len());
         let mut handed = Vec::with_capacity(requests.len());
         for request in requests {
@@ -173,14 +173,14 @@ impl ForwardLinks {
     }
 
     /// Asks a node for keys, as [`ForwardLinks::send`] does for requests. The question's own number is ignored.
-    pub fn send_list(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, list: List) -> Handed {
+    pub(crate) fn send_list(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, list: List) -> Handed {
         let (call, handed) = self.call(|id, bytes| List { id, ..list }.encode(bytes));
         self.queue(driver, to, addr, vec![call]);
         handed
     }
 
     /// Asks a node how many replicas have its slots, as [`ForwardLinks::send`] does for requests.
-    pub fn send_copies(
+    pub(crate) fn send_copies(
         &self,
         driver: &Driver,
         to: Incarnation,
@@ -210,12 +210,12 @@ impl ForwardLinks {
 
     /// Whether a node has kept a request waiting too long and has sent nothing since.
     #[must_use]
-    pub fn is_stalled(&self, to: Incarnation) -> bool {
+    pub(crate) fn is_stalled(&self, to: Incarnation) -> bool {
         self.lock().get(&to).is_some_and(|link| link.health.stalled.load(Ordering::Relaxed))
     }
 
     /// Marks a node as stalled, because it has kept a request waiting too long, until it sends anything.
-    pub fn set_stalled(&self, to: Incarnation) {
+    pub(crate) fn set_stalled(&self, to: Incarnation) {
         if let Some(link) = self.lock().get(&to) {
             link.health.stalled.store(true, Ordering::Relaxed);
         }
@@ -223,7 +223,7 @@ impl ForwardLinks {
 
     /// Waits for an answer: until the deadline, or with `patience` until the node has sent nothing for that long,
     /// counted from `since` at first. `None`: there was none in time.
-    pub async fn answer(
+    pub(crate) async fn answer(
         &self,
         from: Incarnation,
         handed: &mut Handed,
@@ -252,7 +252,7 @@ impl ForwardLinks {
     }
 
     /// Stops sending to nodes that are no longer members. Requests in flight to them may still be answered.
-    pub fn retain(&self, is_member: impl Fn(Incarnation) -> bool) {
+    pub(crate) fn retain(&self, is_member: impl Fn(Incarnation) -> bool) {
         self.lock().retain(|to, _| is_member(*to));
     }
 
