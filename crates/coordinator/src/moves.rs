@@ -22,7 +22,11 @@ pub(crate) fn recommissioned(addr: &NodeAddr, asked: Result<(), DecommissionErro
 }
 
 /// The answer to `REPLACE`.
-pub(crate) fn replaced(old: &NodeAddr, new: &NodeAddr, asked: Result<Replaced, DecommissionError>) -> Response<'static> {
+pub(crate) fn replaced(
+    old: &NodeAddr,
+    new: &NodeAddr,
+    asked: Result<Replaced, DecommissionError>,
+) -> Response<'static> {
     match asked {
         Ok(Replaced::Leaves(slots)) => Response::Text(leaves(old, slots)),
         Ok(Replaced::Waits) => Response::Text(format!("OK Node {old} leaves once {new} has joined: start it")),

@@ -362,6 +362,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Does whatever there is to do, until there is nothing left.
     fn advance(&mut self, now: Timestamp) {
+        self.suspicion.look(now);
         match self.phase {
             Phase::Fresh => {}
             Phase::Gathering(until) if now < until => {}

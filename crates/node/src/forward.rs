@@ -160,7 +160,13 @@ struct ForwardLink {
 impl ForwardLinks {
     /// Sends requests to one node, in this order and before anything sent there later. Their own numbers are ignored.
     /// The answers arrive in whatever order they are ready.
-    pub(crate) fn send(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, requests: &[Forward<'_>]) -> Vec<Handed> {
+    pub(crate) fn send(
+        &self,
+        driver: &Driver,
+        to: Incarnation,
+        addr: &NodeAddr,
+        requests: &[Forward<'_>],
+    ) -> Vec<Handed> {
         let mut batch = Vec::with_capacity(requests.len());
         let mut handed = Vec::with_capacity(requests.len());
         for request in requests {

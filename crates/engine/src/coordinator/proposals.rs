@@ -52,8 +52,13 @@ impl<B: Bugs> Coordinator<B> {
             NodeMessage::Filling { fills } => self.fills.told(from, fills),
             NodeMessage::Cleared => self.has_cleared(now, &addr, from),
             NodeMessage::Complain { about } => {
-                self.suspicion.complaint(now, from, about);
-                self.advance(now);
+                let is_new = self.suspicion.complaint(now, from, about);
+                // IMPORTANT: a look at all slots takes long, and when many nodes start, they all complain.
+                if is_new && (self.registry.is_suspect(now, about) || self.suspicion.parted(now).contains(&about)) {
+                    self.advance(now);
+                } else if is_new && self.phase == Phase::Serving {
+                    self.replan_soon(now);
+                }
             }
             NodeMessage::Full => {
                 if self.full.insert(from) {

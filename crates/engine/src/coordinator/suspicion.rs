@@ -22,7 +22,7 @@ const SHUNNED_MOST: Duration = Duration::from_secs(300);
 /// A coordinator that was not called for this long was asleep or cut off: heartbeats alone arrive more often.
 const SLEPT: Duration = Duration::from_millis(400);
 
-/// The complaints, and the time of the last call.
+/// The complaints, and the times of the last call and the last look.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     /// By the node complained about and the complaining node: the time of the last complaint.
@@ -33,6 +33,8 @@ pub(super) struct Suspicion {
     /// that pause.
     shunned: BTreeMap<Incarnation, (Timestamp, Duration)>,
     last_call: Timestamp,
+    /// When all slots were last looked at.
+    looked: Timestamp,
     /// When the coordinator last noticed that it had been asleep. What it hears right after is old.
     woke: Timestamp,
 }
@@ -42,8 +44,10 @@ impl Suspicion {
         self.last_call
     }
 
-    pub(super) fn complaint(&mut self, now: Timestamp, from: Incarnation, about: Incarnation) {
-        self.complaints.entry(about).or_default().insert(from, now);
+    /// Returns whether the complaint is new, and not the repetition of one that counts already.
+    pub(super) fn complaint(&mut self, now: Timestamp, from: Incarnation, about: Incarnation) -> bool {
+        let before = self.complaints.entry(about).or_default().insert(from, now);
+        before.is_none_or(|before| now - before >= COMPLAINT_TIME)
     }
 
     /// A primary asks to expel a copy because it does not hear it, or the copy does not follow.
@@ -103,10 +107,16 @@ impl Suspicion {
         from.filter(|(_, at)| now - **at < COMPLAINT_TIME).map(|(from, _)| *from).collect()
     }
 
-    /// When the next node that is complained about becomes suspected, if nothing is heard from it.
+    /// All slots are looked at.
+    pub(super) fn look(&mut self, now: Timestamp) {
+        self.looked = now;
+    }
+
+    /// When the next node that is complained about becomes suspected, if nothing is heard from it. In the past, if all
+    /// slots have not been looked at since.
     pub(super) fn next_check(&self, registry: &Registry) -> Option<Timestamp> {
         let when = self.complaints.keys().filter_map(|about| registry.suspect_from(*about));
-        when.filter(|when| *when > self.last_call).min()
+        when.filter(|when| *when > self.looked).min()
     }
 
     fn forget_old(&mut self, now: Timestamp) {

@@ -40,6 +40,10 @@ impl<B: Bugs> Coordinator<B> {
         };
         let has_fill = |config: &SlotConfig| !config.learners.is_empty() && view.has_member_here(config);
         let is_under_way = |config: &SlotConfig| has_fill(config) && !is_cut(config, view);
+        let is_change = |(slot, next): &(SlotId, SlotConfig)| !self.map.config(*slot).has_same_holders(next);
+        if !changes.iter().any(|(slot, next)| begins(*slot, next)) {
+            return changes.retain(is_change); // As nearly always.
+        }
         // A slot that lost its primary and gets another continues with the copies it had.
         let goes_on = |(slot, next): &&(SlotId, SlotConfig)| {
             !is_under_way(self.map.config(*slot)) && is_under_way(next) && !begins(*slot, next)
@@ -57,7 +61,7 @@ impl<B: Bugs> Coordinator<B> {
                 next.learners.clear();
             }
         }
-        changes.retain(|(slot, next)| !self.map.config(*slot).has_same_holders(next));
+        changes.retain(is_change);
         let changed: BTreeSet<SlotId> = changes.iter().map(|(slot, _)| *slot).collect();
         // A slot that would start again at once, regardless of what waits, gives up no place.
         let makes_room = |config: &SlotConfig| {
