@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use engine::coordinator::JoinRequest;
 use engine::output::{JoinError, Joined};
 use net::connection::{Connection, Ended, Flow, STRETCH, Session, Stopped};
 use net::gate;
@@ -283,9 +284,8 @@ impl ClientSession<'_> {
                  --host or --advertise"
             );
         }
-        let joined = self
-            .driver
-            .with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, weight, ancestors, held))?;
+        let request = JoinRequest { addr: addr.clone(), incarnation, weight, ancestors, held };
+        let joined = self.driver.with(|coordinator, now| coordinator.join(now, request))?;
         Ok(Upgrade::Node { addr, joined })
     }
 }

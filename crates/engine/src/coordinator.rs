@@ -12,20 +12,30 @@
 //! epoch of every slot that gets a new primary in this change. Each change is persisted before anybody hears of it, so
 //! that a coordinator restarted with its state continues where it left off (`coordinator/state.rs`). A coordinator that
 //! starts without a state takes the map over from the nodes. Either continues in a higher generation, far above every
-//! number that anybody can have seen (`coordinator/generations.rs`). Incarnations are names, not counts: they start from a
+//! number that anybody can have seen (`coordinator/versions.rs`). Incarnations are names, not counts: they start from a
 //! random number, so that no coordinator issues one that another has issued.
+//!
+//! State that belongs together is kept in parts, each in a file of its own with the methods that keep it consistent:
+//! `rejections.rs`, `successors.rs`, `returns.rs`, `recovery.rs`, `versions.rs`, `reports.rs` and `hand_overs.rs`. These
+//! know nothing of the coordinator, and are shown its map and registry where they need them.
 
-mod generations;
+mod hand_overs;
 mod health;
 mod membership;
 mod moves;
 mod operator;
 mod proposals;
+mod recovery;
+mod rejections;
 mod replan;
+mod reports;
+mod returns;
 mod start_up;
 mod state;
+mod successors;
 mod suspicion;
 mod throttle;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -35,7 +45,6 @@ use proto::cluster_map::{ClusterMap, Departures, MapVersion, Member, SlotConfig}
 use proto::error::ErrorReply;
 use proto::id::{Epoch, Incarnation, NodeAddr};
 use proto::ring::HashRing;
-use proto::session::Ancestors;
 use proto::slot::{Position, SlotId};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
@@ -45,14 +54,19 @@ use crate::promotion::Promotion;
 use crate::registry::{Registered, Registry};
 use crate::time::Timestamp;
 
-use generations::Start;
+use hand_overs::HandOvers;
 use health::Fills;
+pub use membership::JoinRequest;
 use membership::Joining;
 use proposals::{Proposal, REPLAN_PAUSE};
-use replan::HAND_OVER_RETRY;
-use start_up::Offer;
+use recovery::Recovery;
+use rejections::Rejections;
+use reports::Reports;
+use returns::Returns;
 pub use state::StateError;
+pub(crate) use successors::Successors;
 use suspicion::Suspicion;
+use versions::Versions;
 
 /// How long the first node that joins a coordinator waits for others. The nodes of a new cluster share its first map.
 /// The nodes of an existing cluster, which retry after at most [`REJOIN_PAUSE`] with attempts of at most
@@ -89,83 +103,43 @@ const ROUNDS: usize = 8;
 pub struct Coordinator<B: Bugs = NoBugs> {
     settings: Settings,
     phase: Phase,
-    /// The maps that nodes brought while gathering, by cluster name.
-    offers: BTreeMap<String, Offer>,
     registry: Registry,
     ring: HashRing,
     map: ClusterMap,
     /// The empty map that counts as published while maps are gathered and one is being taken over from the nodes.
     nothing: ClusterMap,
-    counter: u64,
     incarnations: u64,
     /// Whether any of our nodes has ever joined, as opposed to addresses registered by hand.
     joined_once: bool,
     /// Incarnations that were issued but not heard from yet. See [`Coordinator::join`].
     joining: BTreeMap<Incarnation, Joining>,
-    /// Why nodes were refused that have not joined since, as reported.
-    refused: BTreeMap<NodeAddr, ErrorReply>,
-    /// Incarnations replaced by a newer start.
-    superseded: BTreeSet<Incarnation>,
-    /// Incarnations that an operator has taken off the ring.
-    unregistered: BTreeSet<Incarnation>,
-    /// Incarnations that the map still names but that will never again be trusted to hold anything.
-    gone: BTreeSet<Incarnation>,
-    /// Incarnations that the map still names and that were restarted with their data, with their new incarnation.
-    reborn: BTreeMap<Incarnation, Incarnation>,
-    /// Incarnations that the map still names and that were restarted with data whose end may be missing, with their new
-    /// incarnation. None of them is in `reborn`.
-    unproven: BTreeMap<Incarnation, Incarnation>,
-    /// When the last of these came back.
-    unproven_at: Timestamp,
-    /// In how many slots one of these was promoted since the cluster was created.
+    /// Who is not admitted.
+    rejections: Rejections,
+    /// What became of starts that the map still names.
+    successors: Successors,
+    /// In how many slots a start without proof of its data was promoted since the cluster was created.
     unproven_promotions: u64,
-    /// The time until which slots whose members are all coming back wait for the rest of them.
-    reborn_grace: Timestamp,
-    /// The nodes that were taken off as silent since any node was last heard.
-    deserters: BTreeSet<Incarnation>,
-    /// These nodes, once one of them is back, and until when the others are expected.
-    expected: (BTreeSet<Incarnation>, Timestamp),
-    /// While a map is taken over: who is named in any map that was brought and has not reported what it knows.
-    awaited: BTreeMap<Incarnation, NodeAddr>,
-    /// When to report who of these is still missing.
-    report_awaited_at: Option<Timestamp>,
-    /// This start and earlier ones that continued from a state, oldest first.
-    starts: Vec<Start>,
-    /// By slot, when it last got a primary or an in-sync set that quorum writes may rely on: the version of the map.
-    relied_on: Vec<MapVersion>,
-    /// The map that it had when it turned out that a node knows of changes that it has forgotten.
-    own: Option<ClusterMap>,
-    /// Until when a primary may count on an answer to a heartbeat that was given before the state turned out to be an older
-    /// one.
-    counted_on_until: Timestamp,
-    /// An operator has said not to wait for one of them.
-    has_forgotten: bool,
-    /// Every start that has joined, and those whose data it found: what they know has been reported.
-    reported: BTreeSet<Incarnation>,
-    /// What restarted nodes found on their disks.
-    ancestors: BTreeMap<Incarnation, Ancestors>,
+    /// Who has just come back with its data, and who is expected to.
+    returns: Returns,
+    /// What nodes have told a coordinator that has no state or an old one.
+    recovery: Recovery,
+    /// The numbers of the changes, and which of them are its own.
+    versions: Versions,
     /// Nodes with more than one share of the slots.
     weights: BTreeMap<NodeAddr, u32>,
     /// Nodes that are to leave for good. The map says so from its next change on.
     departures: Departures,
     /// Those of them that no longer hold any part of a slot and have been told to delete what they have.
     moved_off: BTreeSet<Incarnation>,
-    /// Nodes that are back with their data but have not been given their slots yet.
-    returning: BTreeSet<Incarnation>,
-    /// Nodes that came back with their data since the last look at the slots, whether or not they still had a place on
-    /// the ring.
-    with_data: BTreeSet<Incarnation>,
     /// Nodes that are dead or have stopped but still have their place on the ring, and since when.
     away: BTreeMap<NodeAddr, Timestamp>,
-    /// Nodes that report a full disk.
-    full: BTreeSet<Incarnation>,
-    /// By the node that reports it: who lacks the memory for which it has just refused writes.
-    short_of_memory: BTreeMap<Incarnation, Vec<Incarnation>>,
-    /// Nodes that report being about to stop.
-    stopping: BTreeSet<Incarnation>,
+    /// Full disks, a lack of memory, and who is about to stop.
+    reports: Reports,
     /// Nodes that slots wait for because their other copies are here without proof of their data.
     awaited_by_unproven: BTreeSet<NodeAddr>,
+    /// Who does not hear whom.
     suspicion: Suspicion,
+    /// How far copies are filled.
     fills: Fills,
     /// Learners that have everything, to be admitted at the next look at all slots.
     admissions: BTreeMap<SlotId, Proposal>,
@@ -174,11 +148,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     /// When to look at all slots because some have changed.
     replan_at: Option<Timestamp>,
     promotion: Option<Promotion>,
-    handing_over: BTreeMap<SlotId, (MapVersion, Timestamp)>,
-    /// When nodes are expected to have applied the changes of the last look at all slots. No hand-over begins earlier.
-    settled_at: Timestamp,
-    /// Slots wait for that moment to be handed over.
-    awaits_settling: bool,
+    /// Slots whose primaries are asked to hand them over.
+    hand_overs: HandOvers,
     outputs: VecDeque<Output>,
     bugs: B,
 }
@@ -191,44 +162,24 @@ impl<B: Bugs> Coordinator<B> {
         map.cluster_settings = settings.cluster_settings;
         Self {
             phase: Phase::Fresh,
-            offers: BTreeMap::new(),
             registry: Registry::new(settings.cluster_settings.heartbeat_timeout),
             ring: HashRing::new(settings.virtual_nodes),
             nothing: map.clone(),
             map,
-            counter: 0,
             incarnations: u64::from(settings.incarnations) << Incarnation::BITS,
             joined_once: false,
             joining: BTreeMap::new(),
-            refused: BTreeMap::new(),
-            superseded: BTreeSet::new(),
-            unregistered: BTreeSet::new(),
-            gone: BTreeSet::new(),
-            reborn: BTreeMap::new(),
-            unproven: BTreeMap::new(),
-            unproven_at: Timestamp::default(),
+            rejections: Rejections::default(),
+            successors: Successors::default(),
             unproven_promotions: 0,
-            reborn_grace: Timestamp::default(),
-            deserters: BTreeSet::new(),
-            expected: Default::default(),
-            awaited: BTreeMap::new(),
-            report_awaited_at: None,
-            starts: Vec::new(),
-            relied_on: vec![MapVersion(0); settings.bits.count()],
-            own: None,
-            counted_on_until: Timestamp::default(),
-            has_forgotten: false,
-            reported: BTreeSet::new(),
-            ancestors: BTreeMap::new(),
+            returns: Returns::default(),
+            recovery: Recovery::default(),
+            versions: Versions::new(&settings),
             weights: BTreeMap::new(),
             departures: Departures::default(),
             moved_off: BTreeSet::new(),
-            returning: BTreeSet::new(),
-            with_data: BTreeSet::new(),
             away: BTreeMap::new(),
-            full: BTreeSet::new(),
-            short_of_memory: BTreeMap::new(),
-            stopping: BTreeSet::new(),
+            reports: Reports::default(),
             awaited_by_unproven: BTreeSet::new(),
             suspicion: Suspicion::default(),
             fills: Fills::default(),
@@ -236,9 +187,7 @@ impl<B: Bugs> Coordinator<B> {
             releases: BTreeMap::new(),
             replan_at: None,
             promotion: None,
-            handing_over: BTreeMap::new(),
-            settled_at: Timestamp::default(),
-            awaits_settling: false,
+            hand_overs: HandOvers::default(),
             outputs: VecDeque::new(),
             settings,
             bugs,
@@ -273,9 +222,8 @@ impl<B: Bugs> Coordinator<B> {
             return Err(ErrorReply::NoNodes);
         }
         let slot = self.settings.bits.slot(&Position::of(key));
-        let offered = self.offers.values().max_by_key(|offer| (offer.holders.len(), offer.map.version));
-        let holders: Vec<_> = if let Some(offer) = offered {
-            offer.map.holders(slot).map(|(_, member)| member.addr.clone()).collect()
+        let holders: Vec<_> = if let Some(offered) = self.recovery.best_offer() {
+            offered.holders(slot).map(|(_, member)| member.addr.clone()).collect()
         } else if self.map.version == MapVersion(0) {
             let position = self.settings.bits.first_position(slot);
             self.ring.owners_of(&position, self.copies()).into_iter().cloned().collect()
@@ -300,28 +248,25 @@ impl<B: Bugs> Coordinator<B> {
     /// When to call [`Coordinator::handle_timeout`] next.
     #[must_use]
     pub fn next_deadline(&self) -> Timestamp {
+        let is_ahead = |at: &Timestamp| *at > self.suspicion.last_call();
         let phase = match self.phase {
             Phase::Gathering(until) | Phase::Restored(until) => Some(until),
-            Phase::Recovering => Some(self.counted_on_until).filter(|until| *until > self.suspicion.last_call()),
+            Phase::Recovering => Some(self.recovery.counted_on_until()).filter(is_ahead),
             Phase::Fresh | Phase::Serving => None,
         };
         let promotion = self.promotion.as_ref().map(|promotion| promotion.until);
-        let retry = self.handing_over.values().map(|(_, asked)| *asked + HAND_OVER_RETRY).min();
-        let settled = self.awaits_settling.then_some(self.settled_at);
-        let grace = Some(self.reborn_grace).filter(|grace| *grace > self.suspicion.last_call());
-        let expected = (!self.expected.0.is_empty()).then_some(self.expected.1);
+        let grace = Some(self.successors.grace_until()).filter(is_ahead);
         let suspicion = self.suspicion.next_check(&self.registry);
         [
             phase,
             promotion,
-            retry,
-            settled,
+            self.hand_overs.next_due(),
             grace,
-            expected,
+            self.returns.next_deadline(),
             self.suspicion.next_pardon(),
             suspicion,
             self.replan_at,
-            self.report_awaited_at,
+            self.recovery.next_report(),
             self.next_replacement(),
         ]
         .into_iter()
@@ -335,9 +280,9 @@ impl<B: Bugs> Coordinator<B> {
         for (addr, node) in self.registry.remove_silent(now) {
             self.goes_away(now, &addr, node.by_hand);
             if node.by_hand {
-                self.gone.insert(node.incarnation);
+                self.successors.give_up([node.incarnation]);
             } else {
-                self.deserters.insert(node.incarnation);
+                self.returns.deserts(node.incarnation);
             }
             if let Some(promotion) = &mut self.promotion {
                 promotion.forget(node.incarnation);
@@ -345,10 +290,8 @@ impl<B: Bugs> Coordinator<B> {
             self.event(Event::Dead(addr));
         }
         self.replace_the_away(now);
-        if now >= self.expected.1 {
-            self.expected.0.clear();
-        }
-        if self.awaits_settling && now >= self.settled_at && self.phase == Phase::Serving {
+        self.returns.handle_timeout(now);
+        if self.hand_overs.are_due(now) && self.phase == Phase::Serving {
             // Learners that have everything are admitted at the next look; that would be a change at the same time as
             // these hand-overs.
             let next_look = self.replan_at.unwrap_or(now + REPLAN_PAUSE);
@@ -367,15 +310,14 @@ impl<B: Bugs> Coordinator<B> {
             Phase::Fresh => {}
             Phase::Gathering(until) if now < until => {}
             Phase::Gathering(_) => self.decide(now),
-            Phase::Restored(until) if now < until && !self.all_have_told() => {}
+            Phase::Restored(until) if now < until && !self.recovery.all_have_told(&self.registry) => {}
             Phase::Restored(_) => self.go_on(now),
             Phase::Recovering | Phase::Serving => {}
         }
-        if self.report_awaited_at.take_if(|at| now >= *at).is_some() && !self.awaited.is_empty() {
+        if self.recovery.take_due_report(now) {
             self.event(Event::Awaiting(self.awaited()));
         }
-        let knows_enough = self.awaited.is_empty() || self.bugs.plants(Bug::CoordinatorGuesses);
-        if self.phase == Phase::Recovering && knows_enough && now >= self.counted_on_until {
+        if self.phase == Phase::Recovering && self.recovery.knows_enough(now, self.bugs) {
             self.start_generation(now);
         }
         if self.phase == Phase::Serving {
@@ -386,8 +328,7 @@ impl<B: Bugs> Coordinator<B> {
             if (0..ROUNDS).all(|_| self.replan(now)) {
                 self.replan_at = Some(now + REPLAN_PAUSE);
             }
-            self.returning.clear();
-            self.with_data.clear();
+            self.returns.were_looked_at();
             self.dismiss_leavers();
         }
     }
@@ -398,14 +339,14 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Commits one change of the map.
     fn commit(&mut self, changes: Vec<(SlotId, SlotConfig)>) {
-        let version = MapVersion(self.next_number());
+        let version = MapVersion(self.versions.next_number());
         let mut last: Option<Arc<SlotConfig>> = None;
         for (slot, mut next) in changes {
             let before = Arc::clone(self.map.config(slot));
             let same_primary = before.primary == next.primary && before.primary.is_some();
             next.epoch = if same_primary { before.epoch } else { Epoch(version.0) };
             next.version = version;
-            self.note_relied_on(slot, &before, &next);
+            self.versions.note_relied_on(slot, &before, &next);
             // Identical neighbors share one configuration, which makes a look at all slots cheap.
             let next = last.take().filter(|last| **last == next).unwrap_or_else(|| Arc::new(next));
             self.map.set_config(slot, Arc::clone(&next));
@@ -417,10 +358,8 @@ impl<B: Bugs> Coordinator<B> {
 
     fn publish(&mut self) {
         let members = self.members();
-        self.gone.retain(|incarnation| members.contains_key(incarnation));
-        self.reborn.retain(|incarnation, _| members.contains_key(incarnation));
-        self.unproven.retain(|incarnation, _| members.contains_key(incarnation));
-        self.ancestors.retain(|incarnation, _| members.contains_key(incarnation));
+        self.successors.retain(|incarnation| members.contains_key(incarnation));
+        self.recovery.retain_ancestors(|incarnation| members.contains_key(incarnation));
         self.map.set_members(members);
         self.map.departures.clone_from(&self.departures);
         // IMPORTANT: a change that is not persisted must not become known to anybody.
@@ -441,11 +380,6 @@ impl<B: Bugs> Coordinator<B> {
             }
         }
         members
-    }
-
-    fn next_number(&mut self) -> u64 {
-        self.counter += 1;
-        self.counter
     }
 
     fn event(&mut self, event: Event) {

@@ -9,6 +9,7 @@ use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::id::Incarnation;
 
 use crate::bugs::{Bug, Bugs, NoBugs};
+use crate::coordinator::Successors;
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,8 @@ pub(crate) struct ClusterView<B: Bugs = NoBugs> {
     pub alive: BTreeSet<Incarnation>,
     /// Alive, but registered by hand: the address runs none of our programs that could fill or be filled.
     pub by_hand: BTreeSet<Incarnation>,
-    /// Known never to come back with their memory: replaced by a newer start, or given up by an operator.
-    pub gone: BTreeSet<Incarnation>,
+    /// What became of earlier starts.
+    pub successors: Successors,
     /// Primaries that copies of their slots do not hear, with the nodes that complained about them.
     pub complaints: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
     /// Those that do not hear one of these copies either.
@@ -41,10 +42,6 @@ pub(crate) struct ClusterView<B: Bugs = NoBugs> {
     /// Registered, but not heard from since a start without proof of its data came back: they may have lost power along
     /// with it.
     pub unheard: BTreeSet<Incarnation>,
-    /// Restarted with the data on their disks; the value is the newer incarnation.
-    pub reborn: BTreeMap<Incarnation, Incarnation>,
-    /// Restarted with data on their disks whose end may be missing; the value is the newer incarnation.
-    pub unproven: BTreeMap<Incarnation, Incarnation>,
     /// Have just come back with what they held.
     pub with_data: BTreeSet<Incarnation>,
     /// Others may be about to come back in the same way.
@@ -128,7 +125,7 @@ fn plan_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<
         return Plan::Keep;
     }
     let primary = config.primary.filter(|primary| up.contains(primary));
-    let is_reborn = config.isr.iter().any(|member| view.reborn.contains_key(member));
+    let is_reborn = config.isr.iter().any(|member| view.successors.reborn(*member).is_some());
     let is_unproven = view.is_unproven(config);
     let nobody_is_heard = up.iter().all(|member| view.is_silent(config, *member));
     if primary.is_some_and(|primary| !view.is_accused(config, primary))
@@ -194,12 +191,12 @@ impl<B: Bugs> ClusterView<B> {
 
     /// Those of these nodes that are not gone for good.
     fn without_gone(&self, nodes: &[Incarnation]) -> Vec<Incarnation> {
-        nodes.iter().copied().filter(|node| !self.gone.contains(node)).collect()
+        nodes.iter().copied().filter(|node| !self.successors.is_gone(*node)).collect()
     }
 
     /// The incarnation that now holds what this one held: itself, or its next start if that found the data on its disk.
     pub(crate) fn successor(&self, incarnation: Incarnation) -> Incarnation {
-        self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
+        self.successors.holder(incarnation)
     }
 
     /// Likewise, but only a successor that is here.
@@ -210,25 +207,25 @@ impl<B: Bugs> ClusterView<B> {
 
     /// Whether both are the same, or `other` now holds what `one` held.
     pub(crate) fn is_same_data(&self, one: Incarnation, other: Incarnation) -> bool {
-        one == other || self.successor(one) == other || self.unproven.get(&one) == Some(&other)
+        one == other || self.successor(one) == other || self.successors.unproven(one) == Some(other)
     }
 
     /// Whether the node whose disk has what this incarnation held is leaving for good.
     fn is_leaving(&self, incarnation: Incarnation) -> bool {
-        let unproven = self.unproven.get(&incarnation);
+        let unproven = self.successors.unproven(incarnation);
         self.leaving.contains(&self.successor(incarnation))
-            || unproven.is_some_and(|successor| self.leaving.contains(successor))
+            || unproven.is_some_and(|successor| self.leaving.contains(&successor))
     }
 
     /// The members that each held everything promised and are not gone for good.
     fn members<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
         let members = config.isr.iter().chain(&config.elr).copied();
-        members.filter(|member| !self.gone.contains(member))
+        members.filter(|member| !self.successors.is_gone(*member))
     }
 
     /// Whether a member of the in-sync set is back without proof.
     pub(crate) fn is_unproven(&self, config: &SlotConfig) -> bool {
-        config.isr.iter().any(|member| self.unproven.contains_key(member))
+        config.isr.iter().any(|member| self.successors.unproven(*member).is_some())
     }
 
     /// Whether an in-sync member that is registered may be dead.
@@ -238,7 +235,7 @@ impl<B: Bugs> ClusterView<B> {
 
     /// The current start of a member whose data is unproven, if it is here.
     fn unproven_successor(&self, member: Incarnation) -> Option<Incarnation> {
-        self.unproven.get(&member).copied().filter(|successor| self.alive.contains(successor))
+        self.successors.unproven(member).filter(|successor| self.alive.contains(successor))
     }
 
     /// The members that are here without proof.
@@ -263,7 +260,7 @@ impl<B: Bugs> ClusterView<B> {
             // Whether its end is missing does not matter here: it is older in any case.
             let successor = self.unproven_successor(*copy).unwrap_or_else(|| self.present_successor(*copy));
             let is_member = self.members(config).any(|member| self.is_same_data(member, successor));
-            let may_hold = !self.gone.contains(copy) && !self.by_hand.contains(&successor);
+            let may_hold = !self.successors.is_gone(*copy) && !self.by_hand.contains(&successor);
             if may_hold && !is_member && !older.contains(&successor) {
                 older.push(successor);
             }
@@ -379,7 +376,7 @@ fn replace_primary(
         candidates.retain(|member| view.complains(*member, primary) && !view.avoid_as_primary.contains(member));
     }
     let heard: Vec<_> = candidates.iter().copied().filter(|member| !view.is_silent(config, *member)).collect();
-    let reborn: Vec<_> = holders.iter().filter_map(|member| view.reborn.get(member)).copied().filter(live).collect();
+    let reborn: Vec<_> = holders.iter().filter_map(|member| view.successors.reborn(*member)).filter(live).collect();
     if !candidates.is_empty() {
         return Plan::Promote(if heard.is_empty() { [candidates, reborn].concat() } else { heard });
     }
@@ -392,7 +389,7 @@ fn replace_primary(
         return if view.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
     }
     let once: &[Incarnation] = if view.bugs.plants(Bug::AnyFormerMember) { &config.learners } else { &[] };
-    let former = config.elr.iter().chain(once).filter(|member| !view.gone.contains(member));
+    let former = config.elr.iter().chain(once).filter(|member| !view.successors.is_gone(**member));
     let former: Vec<_> = former.map(|member| view.successor(*member)).filter(live).collect();
     if !former.is_empty() {
         return Plan::Promote(former);
@@ -436,9 +433,9 @@ fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterView<i
         let successor = view.present_successor(*member);
         // An unproven successor is not named either, because it may no longer hold everything promised. Its member is
         // waited for like one that is away, unless the successor is itself in the in-sync set.
-        let is_here =
-            isr.contains(&successor) || view.unproven.get(member).is_some_and(|successor| isr.contains(successor));
-        if !view.gone.contains(member) && !is_here && !former.contains(&successor) {
+        let is_here = isr.contains(&successor)
+            || view.successors.unproven(*member).is_some_and(|successor| isr.contains(&successor));
+        if !view.successors.is_gone(*member) && !is_here && !former.contains(&successor) {
             former.push(successor);
         }
     }

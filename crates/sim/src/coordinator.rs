@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use engine::coordinator::Coordinator;
+use engine::coordinator::{Coordinator, JoinRequest};
 use engine::output::{Event as CoordinatorEvent, JoinError, Output, Settings};
 use engine::time::Timestamp;
 use proto::cluster_map::{ClusterMap, ClusterSettings, MapUpdate, MapVersion};
@@ -353,7 +353,8 @@ impl World {
             Some(map)
         };
         let Join { addr, incarnation, ancestors, weight, .. } = join;
-        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, weight, ancestors, held));
+        let request = JoinRequest { addr: addr.clone(), incarnation, weight, ancestors, held };
+        let joined = self.coordinate(|state, now| state.join(now, request));
         let mut bytes = Vec::new();
         match joined {
             None => return false,

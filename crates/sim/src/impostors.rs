@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
+use engine::coordinator::JoinRequest;
 use engine::output::JoinError;
 use proto::id::Incarnation;
-use proto::session::{Ancestors, NodeMessage};
+use proto::session::NodeMessage;
 use seeded::Random;
 
 use crate::knobs::Knobs;
@@ -56,7 +57,7 @@ impl World {
 
     fn impostor_joins(&mut self, n: usize) {
         let (addr, lives) = (self.nodes[n].addr.clone(), self.surely_lives(n));
-        let joined = self.coordinate(|state, now| state.join(now, addr, None, 1, Ancestors::default(), None));
+        let joined = self.coordinate(|state, now| state.join(now, JoinRequest::new(addr)));
         match joined {
             Some(Ok(joined)) => {
                 let after = self.impostors.random.spread(1_000, 3_000_000);

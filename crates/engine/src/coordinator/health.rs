@@ -109,8 +109,8 @@ impl<B: Bugs> Coordinator<B> {
             silent: self.registry.silent(now),
             cut: self.cut(now),
             away: self.away().map(|(addr, until)| (addr.clone(), until - now)).collect(),
-            full: addrs(&self.full),
-            short_of_memory: addrs(&self.short_of_memory.values().flatten().copied().collect()),
+            full: addrs(self.reports.full()),
+            short_of_memory: addrs(&self.reports.short_of_memory()),
             fills: Vec::new(),
             leaving: self.leaving().map(|(node, slots)| self.leaver(node, slots)).collect(),
             replaced: self.departures.replacing.iter().map(|(new, old)| (old.clone(), new.clone())).collect(),
@@ -202,7 +202,7 @@ impl<B: Bugs> Coordinator<B> {
             total: under_way.most.max(left),
             since: now - under_way.since,
             keys_left: self.fills.keys_left(node),
-            is_full: self.full.contains(&node),
+            is_full: self.reports.full().contains(&node),
         })
     }
 

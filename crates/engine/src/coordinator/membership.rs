@@ -1,9 +1,6 @@
 //! Cluster membership: which starts of nodes join and which others they replace, and what people register and
 //! unregister.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
 use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
@@ -16,6 +13,29 @@ use crate::output::{Event, JoinError, Joined, Output};
 use crate::plan;
 use crate::time::Timestamp;
 
+/// What a node says when it opens its session.
+#[derive(Debug, Clone)]
+pub struct JoinRequest {
+    /// Where to reach it.
+    pub addr: NodeAddr,
+    /// The incarnation that this start was given when it joined before.
+    pub incarnation: Option<Incarnation>,
+    /// How many shares of the slots it is to have.
+    pub weight: u32,
+    /// The incarnations whose data it has found on its disk.
+    pub ancestors: Ancestors,
+    /// The map that it has from an earlier session with any coordinator.
+    pub held: Option<ClusterMap>,
+}
+
+impl JoinRequest {
+    /// What a new node says that has no data and wants one share.
+    #[must_use]
+    pub fn new(addr: NodeAddr) -> Self {
+        Self { addr, incarnation: None, weight: 1, ancestors: Ancestors::default(), held: None }
+    }
+}
+
 /// A start of a node that has asked to join but has not been heard from since.
 #[derive(Debug)]
 pub(super) struct Joining {
@@ -23,15 +43,6 @@ pub(super) struct Joining {
     weight: u32,
     ancestors: Ancestors,
 }
-
-/// How many replaced starts are remembered, and how many that are to stay out.
-const REMEMBERED: usize = 4_096;
-
-/// How many refused nodes are remembered.
-const REFUSED: usize = limits::NODES;
-
-/// How long members that come back with their disks wait for the other members of their slots.
-const REBORN_GRACE: Duration = Duration::from_secs(1);
 
 impl<B: Bugs> Coordinator<B> {
     /// A node opens its session. It is given an incarnation if it has none yet. If it is not registered, it becomes so
@@ -41,54 +52,32 @@ impl<B: Bugs> Coordinator<B> {
     /// given up, and may arrive after the one that counts. The registered start would then be replaced by one that does
     /// not exist.
     ///
-    /// `ancestors` are the incarnations whose data a restarted node has found on its disk.
-    /// `weight` is how many shares of the slots the node is to have.
-    /// `held` is the map that it has from an earlier session with any coordinator.
-    ///
     /// # Errors
     /// The node may not join; nothing has changed.
-    pub fn join(
-        &mut self,
-        now: Timestamp,
-        addr: NodeAddr,
-        incarnation: Option<Incarnation>,
-        weight: u32,
-        ancestors: Ancestors,
-        held: Option<ClusterMap>,
-    ) -> Result<Joined, JoinError> {
-        let joined = self.try_join(now, addr.clone(), incarnation, weight, ancestors, held);
+    pub fn join(&mut self, now: Timestamp, request: JoinRequest) -> Result<Joined, JoinError> {
+        let addr = request.addr.clone();
+        let joined = self.try_join(now, request);
         if let Err(JoinError::Refused(why)) = &joined
-            && self.refused.get(&addr) != Some(why)
+            && self.rejections.refuse(&addr, why)
         {
-            self.refused.insert(addr.clone(), why.clone());
-            if self.refused.len() > REFUSED {
-                self.refused.pop_first();
-            }
             self.event(Event::Refused(addr, why.clone()));
         }
         joined
     }
 
-    fn try_join(
-        &mut self,
-        now: Timestamp,
-        addr: NodeAddr,
-        incarnation: Option<Incarnation>,
-        weight: u32,
-        ancestors: Ancestors,
-        held: Option<ClusterMap>,
-    ) -> Result<Joined, JoinError> {
+    fn try_join(&mut self, now: Timestamp, request: JoinRequest) -> Result<Joined, JoinError> {
+        let JoinRequest { addr, incarnation, weight, ancestors, held } = request;
         self.wake(now);
         let registered = self.registry.incarnation_at(&addr);
         if let Some(given) = incarnation {
-            if self.unregistered.contains(&given) {
+            if self.rejections.is_unregistered(given) {
                 return Err(JoinError::Unregistered);
             }
             // The map may know a later start that is away, from before this coordinator was restarted. An address that a
             // person has registered meanwhile is no start.
             let known = self.map.starts_at(&addr).chain(registered);
             let mut starts = known.filter(|known| !self.registry.is_by_hand(*known));
-            if self.superseded.contains(&given) || starts.any(|later| given.is_before(later)) {
+            if self.rejections.is_superseded(given) || starts.any(|later| given.is_before(later)) {
                 return Err(JoinError::Replaced);
             }
         }
@@ -125,7 +114,7 @@ impl<B: Bugs> Coordinator<B> {
         let registered = self.registry.get(&addr);
         let is_late = registered.is_some_and(|present| !present.by_hand && incarnation.is_before(present.incarnation));
         if is_late
-            || self.unregistered.contains(&incarnation)
+            || self.rejections.is_unregistered(incarnation)
             || self.is_held(now, &addr, Some(incarnation), &ancestors)
             || (registered.is_none() && self.has_room().is_err())
         {
@@ -189,27 +178,21 @@ impl<B: Bugs> Coordinator<B> {
     /// Handles a start of a node that is here, for the first time or again.
     fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, ancestors: Ancestors) {
         let is_first = !std::mem::replace(&mut self.joined_once, true);
-        // A node reports a full disk and a lack of memory anew in each session; its report that this is over may have
-        // been lost with the last one.
-        self.refused.remove(&addr);
-        self.full.remove(&incarnation);
-        self.short_of_memory.remove(&incarnation);
+        self.rejections.has_joined(&addr);
+        self.reports.begin_session(incarnation);
         if self.registry.incarnation_at(&addr) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
             let replaced = self.replace_at(now, &addr, incarnation, &ancestors);
             if returned || ancestors.last().is_some() {
-                self.with_data.insert(incarnation);
-                if self.ring.nodes().contains(&addr) {
-                    self.returning.insert(incarnation);
-                }
+                self.returns.is_back(incarnation, self.ring.nodes().contains(&addr));
             }
             self.event(match (returned, replaced) {
                 (true, _) => Event::Returned(addr.clone(), incarnation),
                 (false, true) => Event::Restarted(addr.clone(), incarnation),
                 (false, false) => Event::Registered(addr.clone(), incarnation),
             });
-            if returned {
-                self.expect_the_others(now, incarnation);
+            if returned && self.registry.len() == self.registry.by_hand().count() {
+                self.returns.first_is_back(now, incarnation);
             }
             self.registry.insert(now, addr.clone(), incarnation);
             self.is_back(&addr);
@@ -219,32 +202,8 @@ impl<B: Bugs> Coordinator<B> {
                 self.phase = Phase::Gathering(now + GATHERING);
             }
         }
-        self.reported.insert(incarnation);
-        self.reported.extend(ancestors.iter());
-        self.awaited.retain(|awaited, _| *awaited != incarnation && !ancestors.contains(*awaited));
-        self.await_no_successor();
-        if ancestors.last().is_some() {
-            self.ancestors.insert(incarnation, ancestors);
-        }
+        self.recovery.has_joined(incarnation, ancestors, &self.map, &self.registry);
         self.advance(now);
-    }
-
-    /// A node is back whose silence has cost it its place. If it was the same with all nodes, it was this coordinator
-    /// that heard nobody, and the others are about to be back with what they hold, too.
-    fn expect_the_others(&mut self, now: Timestamp, incarnation: Incarnation) {
-        if self.deserters.contains(&incarnation)
-            && self.registry.incarnations().len() == self.registry.by_hand().count()
-        {
-            self.expected = (std::mem::take(&mut self.deserters), now + GATHERING);
-        }
-    }
-
-    /// The nodes that are about to come back.
-    pub(super) fn expected(&self, now: Timestamp) -> BTreeSet<Incarnation> {
-        let (nodes, until) = &self.expected;
-        let is_away =
-            |node: &&Incarnation| self.map.member(**node).is_some_and(|it| self.registry.get(&it.addr).is_none());
-        nodes.iter().filter(|_| now < *until).filter(is_away).copied().collect()
     }
 
     /// A person registers an address. `false` if it is registered already; nothing changes then.
@@ -280,7 +239,7 @@ impl<B: Bugs> Coordinator<B> {
         self.wake(now);
         // IMPORTANT: what it knows is about the data of others, too, which nobody has given up: without it, a copy that
         // lacks a quorum write may lead. Only `forget` says that this is accepted.
-        if self.awaited.values().any(|awaited| awaited == addr) {
+        if self.recovery.awaited().any(|awaited| awaited == addr) {
             return Err(ErrorReply::Unavailable(format!(
                 "the coordinator takes its state over from the nodes and waits for node {addr}, which may know of \
                  changes that the others have not heard of; nothing was changed: start it, or, if it is gone for good, \
@@ -302,20 +261,12 @@ impl<B: Bugs> Coordinator<B> {
         // IMPORTANT: also those that are not here. One that was only cut off is told so when it joins again.
         let out: Vec<_> = registered.into_iter().chain(remembered).collect();
         // What was registered by hand never joins.
-        self.stay_out(out.iter().copied().filter(|start| !(by_hand && registered == Some(*start))));
-        self.gone.extend(&out);
+        self.rejections.stay_out(out.iter().copied().filter(|start| !(by_hand && registered == Some(*start))));
+        self.successors.give_up(out);
         self.event(Event::Unregistered(addr.clone()));
         self.advance(now);
         self.outputs.extend(registered.map(Output::Unregistered));
         Ok(())
-    }
-
-    /// These starts are never admitted again.
-    pub(super) fn stay_out(&mut self, starts: impl Iterator<Item = Incarnation>) {
-        self.unregistered.extend(starts);
-        while self.unregistered.len() > REMEMBERED {
-            self.unregistered.pop_first();
-        }
     }
 
     /// A heartbeat from a person or an old program. `false` if the address is not registered. A node with a session
@@ -340,39 +291,8 @@ impl<B: Bugs> Coordinator<B> {
         let registered = self.registry.incarnation_at(addr);
         let known = registered.into_iter().chain(self.map.starts_at(addr));
         let replaced: Vec<_> = known.filter(|known| *known != incarnation).collect();
-        self.superseded.extend(&replaced);
-        while self.superseded.len() > REMEMBERED {
-            self.superseded.pop_first();
-        }
-        // Whoever was reborn as an incarnation that is now replaced holds what the new incarnation holds.
-        let held_by = |successors: &BTreeMap<Incarnation, Incarnation>| {
-            let held = successors.iter().filter(|(_, successor)| replaced.contains(successor));
-            held.map(|(old, _)| *old).collect::<Vec<_>>()
-        };
-        let held = [held_by(&self.reborn), held_by(&self.unproven), replaced.clone()].concat();
-        for old in &BTreeSet::from_iter(held) {
-            // The new start may know the old incarnation itself, or only its successor.
-            let successor = self.reborn.remove(old);
-            let unproven_successor = self.unproven.remove(old);
-            let knows = |list: &[Incarnation], successor: Option<Incarnation>| {
-                list.contains(old) || successor.is_some_and(|successor| list.contains(&successor))
-            };
-            let is_proven = unproven_successor.is_none() && knows(&ancestors.proven, successor);
-            let is_here = is_proven
-                || knows(&ancestors.unproven, successor.or(unproven_successor))
-                || knows(&ancestors.proven, unproven_successor);
-            let is_trusted = is_here && self.bugs.plants(Bug::UnprovenTrusted);
-            if is_proven || is_trusted || self.bugs.plants(Bug::TrustWithoutProof) {
-                self.reborn.insert(*old, incarnation);
-            } else if is_here && !self.bugs.plants(Bug::UnprovenGone) {
-                self.unproven.insert(*old, incarnation);
-                self.unproven_at = now;
-            } else {
-                self.gone.insert(*old);
-                continue;
-            }
-            self.reborn_grace = now + REBORN_GRACE;
-        }
+        self.rejections.supersede(&replaced);
+        self.successors.replace(now, &replaced, incarnation, ancestors, self.bugs);
         !replaced.is_empty()
     }
 

@@ -216,15 +216,15 @@ impl<B: Bugs> Coordinator<B> {
         // The map may know a member by an earlier start whose data the current one has.
         let present = |(start, member): (Incarnation, &Member)| {
             let node = self.registry.get(&member.addr).filter(|_| self.departures.leaving.contains(&member.addr))?;
-            (!self.gone.contains(&start)).then_some((start, node.incarnation))
+            (!self.successors.is_gone(start)).then_some((start, node.incarnation))
         };
         let starts: BTreeMap<Incarnation, Incarnation> = self.map.members().filter_map(present).collect();
         let mut holders: BTreeSet<Incarnation> = BTreeSet::new();
         let mut is_whole = wanted > 0;
         let registered = self.registry.incarnations();
         let stays = |member: &&Incarnation| {
-            let is_here = registered.contains(self.reborn.get(member).unwrap_or(member));
-            is_here && !leavers.contains(member) && !self.gone.contains(member)
+            let is_here = registered.contains(&self.successors.holder(**member));
+            is_here && !leavers.contains(member) && !self.successors.is_gone(**member)
         };
         for config in plan::runs(&self.map) {
             let staying = config.isr.iter().filter(stays).count();
@@ -256,8 +256,8 @@ impl<B: Bugs> Coordinator<B> {
         self.departures.leaving.remove(addr);
         self.weights.remove(addr);
         self.moved_off.remove(&incarnation);
-        self.stay_out(std::iter::once(incarnation));
-        self.gone.extend(self.map.starts_at(addr));
+        self.rejections.stay_out(std::iter::once(incarnation));
+        self.successors.give_up(self.map.starts_at(addr));
         self.event(Event::Decommissioned(addr.clone()));
         self.advance(now);
     }

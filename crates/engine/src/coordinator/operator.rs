@@ -16,12 +16,9 @@ impl<B: Bugs> Coordinator<B> {
     /// that address is neither awaited nor registered.
     pub fn forget(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         self.wake(now);
-        let before = self.awaited.len();
-        self.awaited.retain(|_, awaited| awaited != addr);
-        if self.awaited.len() == before {
+        if !self.recovery.forget(addr) {
             return self.registry.get(addr).is_some();
         }
-        self.has_forgotten = true;
         self.event(Event::Forgotten(addr.clone()));
         self.advance(now);
         true
@@ -95,7 +92,7 @@ impl<B: Bugs> Coordinator<B> {
     /// without proof.
     #[must_use]
     pub fn awaited(&self) -> Vec<NodeAddr> {
-        let mut awaited: Vec<_> = self.awaited.values().chain(&self.awaited_by_unproven).cloned().collect();
+        let mut awaited: Vec<_> = self.recovery.awaited().chain(&self.awaited_by_unproven).cloned().collect();
         awaited.sort();
         awaited.dedup();
         awaited

@@ -7,7 +7,6 @@ use proto::id::{Incarnation, Version};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
-use super::replan::SETTLING;
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
@@ -33,9 +32,10 @@ impl<B: Bugs> Coordinator<B> {
             return false;
         }
         let Some(addr) = self.registry.addr_of(from).cloned() else { return false };
-        let was_suspect = self.registry.is_suspect(now, from) || self.registry.is_unheard_since(self.unproven_at, from);
+        let unproven_at = self.successors.unproven_at();
+        let was_suspect = self.registry.is_suspect(now, from) || self.registry.is_unheard_since(unproven_at, from);
         self.registry.heard(now, &addr);
-        self.deserters.clear();
+        self.returns.somebody_is_heard();
         // A node that is going away must not be taken in just before.
         if was_suspect && !matches!(message, NodeMessage::Stops | NodeMessage::Leave) {
             self.advance(now);
@@ -61,22 +61,20 @@ impl<B: Bugs> Coordinator<B> {
                 }
             }
             NodeMessage::Full => {
-                if self.full.insert(from) {
+                if self.reports.set_full(from, true) {
                     self.event(Event::Full(addr));
                     self.advance(now);
                 }
             }
             NodeMessage::Room => {
-                if self.full.remove(&from) {
+                if self.reports.set_full(from, false) {
                     self.event(Event::Room(addr));
                     self.advance(now);
                 }
             }
-            NodeMessage::Memory { short } => {
-                self.short_of_memory.insert(from, short);
-            }
+            NodeMessage::Memory { short } => self.reports.set_short_of_memory(from, short),
             NodeMessage::Stops => {
-                if self.stopping.insert(from) {
+                if self.reports.set_stopping(from) {
                     self.event(Event::Stopping(addr));
                     self.advance(now);
                 }
@@ -107,17 +105,12 @@ impl<B: Bugs> Coordinator<B> {
 
     /// A primary has released slots, for `to` to lead them.
     fn released(&mut self, now: Timestamp, from: Incarnation, to: Incarnation, slots: Vec<SlotAt>) {
-        for SlotAt { slot, version } in &slots {
-            if self.handing_over.get(slot).is_some_and(|(asked, _)| asked == version) {
-                self.handing_over.remove(slot);
-            }
-        }
+        slots.iter().for_each(|at| self.hand_overs.released(*at));
         let known = slots.into_iter().filter(|at| self.settings.bits.has(at.slot));
         self.releases.extend(known.map(|SlotAt { slot, version }| (slot, Proposal { from, of: to, version })));
         self.pass_on_released(now);
-        if self.phase == Phase::Serving && self.handing_over.is_empty() {
-            // The next hand-overs need not wait.
-            self.awaits_settling = true;
+        if self.phase == Phase::Serving {
+            self.hand_overs.go_on();
         }
     }
 
@@ -147,7 +140,7 @@ impl<B: Bugs> Coordinator<B> {
         let min_isr = self.settings.cluster_settings.min_isr();
         let mut changes = Vec::new();
         for (slot, Proposal { from, of: follower, version }) in std::mem::take(&mut self.admissions) {
-            let known = self.registry.addr_of(follower).is_some() && !self.stopping.contains(&follower);
+            let known = self.registry.addr_of(follower).is_some() && !self.reports.is_stopping(follower);
             let successor = self.map.member(follower).and_then(|member| self.registry.get(&member.addr));
             let successor =
                 successor.map(|node| node.incarnation).filter(|_| self.bugs.plants(Bug::StaleIncarnationAdmitted));
@@ -169,7 +162,7 @@ impl<B: Bugs> Coordinator<B> {
             changes.extend(admitted.map(|next| (slot, next)));
         }
         if !changes.is_empty() {
-            self.settled_at = now + SETTLING;
+            self.hand_overs.map_changes(now);
             self.commit(changes);
         }
     }

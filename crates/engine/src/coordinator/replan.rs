@@ -1,7 +1,6 @@
 //! A look at all slots: plans each one and carries the plans out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use proto::cluster_map::SlotConfig;
 use proto::id::{Incarnation, NodeAddr};
@@ -9,24 +8,13 @@ use proto::session::SlotAt;
 use proto::slot::SlotId;
 
 use super::Coordinator;
+use super::hand_overs::Wanted;
 use super::health::to_fill;
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
 use crate::plan::{self, ClusterView, Plan, plan};
 use crate::promotion::Promotion;
 use crate::time::Timestamp;
-
-/// How long after a hand-over was requested the request is repeated, if the hand-over has not happened.
-pub(super) const HAND_OVER_RETRY: Duration = Duration::from_secs(2);
-
-/// How many slots are handed over at once between two nodes. Each hand-over pauses the slot's writers briefly, and a
-/// client that writes keys of all slots soon hits one of them: with many at once, all such clients would wait most of
-/// the time.
-const HAND_OVER_SLOTS: usize = 128;
-
-/// How long nodes are given to apply a change of the map. If a primary were asked to hand over at the same time, its
-/// writers would wait for both.
-pub(super) const SETTLING: Duration = Duration::from_millis(25);
 
 /// The nodes that the ring wants for each slot, run-length encoded over neighboring slots.
 pub(super) struct Targets(Vec<(usize, Vec<Incarnation>)>);
@@ -86,13 +74,11 @@ impl<B: Bugs> Coordinator<B> {
     pub(super) fn replan(&mut self, now: Timestamp) -> bool {
         self.replan_at = None;
         let registered = self.registry.incarnations();
-        self.full.retain(|full| registered.contains(full));
-        self.short_of_memory.retain(|reporter, _| registered.contains(reporter));
-        self.stopping.retain(|stopping| registered.contains(stopping));
+        self.reports.retain(&registered);
         let view = self.view(now);
         let mut changes = Vec::new();
         let mut lost: Vec<Lost> = Vec::new();
-        let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>> = BTreeMap::new();
+        let mut hand_overs = Wanted::new();
         let (mut started_anew, mut unheld) = (0, 0);
         let mut left_to_fill: BTreeMap<Incarnation, usize> = BTreeMap::new();
         let targets = self.targets();
@@ -148,9 +134,9 @@ impl<B: Bugs> Coordinator<B> {
         let departures_changed = self.departures != self.map.departures;
         let map_changes = !changes.is_empty() || members_changed || departures_changed;
         if map_changes {
-            self.settled_at = now + SETTLING;
+            self.hand_overs.map_changes(now);
         }
-        self.ask_hand_overs(now, hand_overs);
+        self.outputs.extend(self.hand_overs.ask(now, &self.map, hand_overs));
         if map_changes {
             self.commit(changes);
         }
@@ -174,7 +160,7 @@ impl<B: Bugs> Coordinator<B> {
             self.promotion = None;
             return;
         }
-        let mut round = self.promotion.take().unwrap_or_else(|| Promotion::new(self.next_number(), now));
+        let mut round = self.promotion.take().unwrap_or_else(|| Promotion::new(self.versions.next_number(), now));
         let survivors = lost.iter().flat_map(|lost| lost.survivors.iter().map(|node| (*node, lost.slot)));
         let questions = round.ask(now, survivors);
         let query = round.query;
@@ -257,7 +243,7 @@ impl<B: Bugs> Coordinator<B> {
     fn note_awaited(&mut self, view: &ClusterView<B>) {
         let mut awaited = BTreeSet::new();
         let mut slots = 0;
-        for (_, config) in self.map.slots().filter(|_| !view.unproven.is_empty()) {
+        for (_, config) in self.map.slots().filter(|_| view.successors.any_unproven()) {
             let mut members = view.awaited_by_unproven(config).peekable();
             slots += usize::from(members.peek().is_some());
             awaited.extend(members.filter_map(|member| Some(self.map.member(member)?.addr.clone())));
@@ -267,23 +253,6 @@ impl<B: Bugs> Coordinator<B> {
                 self.event(Event::UnprovenWait(slots, awaited.iter().cloned().collect()));
             }
             self.awaited_by_unproven = awaited;
-        }
-    }
-
-    fn ask_hand_overs(&mut self, now: Timestamp, wanted: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>>) {
-        let map = &self.map;
-        self.handing_over
-            .retain(|slot, (version, asked)| map.config(*slot).version == *version && now < *asked + HAND_OVER_RETRY);
-        self.awaits_settling = now < self.settled_at && !wanted.is_empty();
-        for ((from, to), mut slots) in wanted.into_iter().filter(|_| !self.awaits_settling) {
-            let under_way = slots.iter().filter(|at| self.handing_over.contains_key(&at.slot)).count();
-            slots.retain(|at| !self.handing_over.contains_key(&at.slot));
-            slots.truncate(HAND_OVER_SLOTS.saturating_sub(under_way));
-            if slots.is_empty() {
-                continue;
-            }
-            self.handing_over.extend(slots.iter().map(|at| (at.slot, (at.version, now))));
-            self.outputs.push_back(Output::HandOver { from, to, slots });
         }
     }
 
@@ -313,8 +282,7 @@ impl<B: Bugs> Coordinator<B> {
         ClusterView {
             alive: self.registry.incarnations(),
             by_hand: self.registry.by_hand().collect(),
-            gone: self.gone.clone(),
-            avoid_as_primary: self.full.union(&self.stopping).copied().collect(),
+            avoid_as_primary: self.reports.avoid_as_primary(),
             leaving: self.leavers(),
             wanted: self.wanted(),
             complaints: self.suspicion.complaints(now),
@@ -322,12 +290,11 @@ impl<B: Bugs> Coordinator<B> {
             shunned: self.suspicion.shunned(now),
             suspected: self.registry.suspects(now),
             silent: self.registry.silent_nodes(now),
-            unheard: self.registry.unheard_since(self.unproven_at),
-            reborn: self.reborn.clone(),
-            unproven: self.unproven.clone(),
-            with_data: self.with_data.clone(),
-            patient: now < self.reborn_grace,
-            expected: self.expected(now),
+            unheard: self.registry.unheard_since(self.successors.unproven_at()),
+            successors: self.successors.clone(),
+            with_data: self.returns.with_data().clone(),
+            patient: now < self.successors.grace_until(),
+            expected: self.returns.expected(now, &self.map, &self.registry),
             min_isr: self.settings.cluster_settings.min_isr(),
             bugs: self.bugs,
         }

@@ -1,11 +1,11 @@
 //! How a coordinator gets its first map: it gathers the maps that nodes bring and continues from that of the cluster
 //! that most of the nodes belong to, or sets up a new cluster if they bring none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::error::ErrorReply;
-use proto::id::{Incarnation, NodeAddr};
+use proto::id::{Epoch, Incarnation, NodeAddr};
 use proto::limits;
 
 use super::{Coordinator, GATHERING, Phase};
@@ -13,22 +13,6 @@ use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
 use crate::plan;
 use crate::time::Timestamp;
-
-/// A map brought by nodes of one cluster.
-#[derive(Debug)]
-pub(super) struct Offer {
-    /// The newest map that any of them has.
-    pub(super) map: ClusterMap,
-    pub(super) holders: BTreeSet<Incarnation>,
-    /// Everyone named in any of their maps.
-    named: BTreeMap<Incarnation, NodeAddr>,
-}
-
-impl Offer {
-    fn new(map: ClusterMap) -> Self {
-        Self { map, holders: BTreeSet::new(), named: BTreeMap::new() }
-    }
-}
 
 impl<B: Bugs> Coordinator<B> {
     /// Creates the first map of a new cluster: no data exists, so every target node holds its slots at once.
@@ -58,12 +42,7 @@ impl<B: Bugs> Coordinator<B> {
             return Err(ErrorReply::NotPeer("the node's cluster uses a different number of slots".to_owned()));
         }
         if matches!(self.phase, Phase::Fresh | Phase::Gathering(_)) || !self.joined_once {
-            let offer = self.offers.entry(held.cluster.clone()).or_insert_with(|| Offer::new(held.clone()));
-            offer.holders.extend(holder);
-            offer.named.extend(held.members().map(|(incarnation, member)| (incarnation, member.addr.clone())));
-            if held.version > offer.map.version {
-                offer.map = held;
-            }
+            self.recovery.offer(held, holder);
             if !matches!(self.phase, Phase::Gathering(_)) {
                 self.phase = Phase::Gathering(now + GATHERING);
             }
@@ -79,21 +58,14 @@ impl<B: Bugs> Coordinator<B> {
         if self.phase == Phase::Recovering {
             let named = held.members().filter(|(named, _)| self.map.member(*named).is_none());
             let named: Vec<_> = named.map(|(named, member)| (named, member.addr.clone())).collect();
-            self.await_all(named.into_iter());
-            let is_news = self.own.as_ref().is_none_or(|own| self.knows_more(&held, own));
-            if held.version > self.map.version && is_news {
+            self.recovery.await_all(named.into_iter(), &self.map, &self.registry);
+            if held.version > self.map.version && self.versions.is_news(&held) {
                 self.take_over(now, held);
             }
-        } else if self.knows_more(&held, &self.map) && !self.bugs.plants(Bug::OldStateTrusted) {
+        } else if self.versions.knows_more(&held, &self.map) && !self.bugs.plants(Bug::OldStateTrusted) {
             self.begin_anew_from(now, held);
         }
         Ok(())
-    }
-
-    /// Whether all nodes that were up when the state was saved have reported what they know. If there were none, others
-    /// may come.
-    pub(super) fn all_have_told(&self) -> bool {
-        !self.registry.is_empty() && self.registry.incarnations().into_iter().all(|node| self.has_told(node))
     }
 
     /// Continues from the state that was read. No node that is back knows more.
@@ -112,14 +84,15 @@ impl<B: Bugs> Coordinator<B> {
     /// It continues as if it had lost its state, since otherwise it would reissue versions and epochs.
     fn begin_anew_from(&mut self, now: Timestamp, held: ClusterMap) {
         self.event(Event::Outdated { known: self.map.version, held: held.version });
-        (self.promotion, self.replan_at, self.awaits_settling) = (None, None, false);
-        self.handing_over.clear();
+        (self.promotion, self.replan_at) = (None, None);
+        self.hand_overs.clear();
         self.admissions.clear();
         self.releases.clear();
         self.moved_off.clear();
         // A node that has not come back yet may be known to the newer map by another start.
-        let unheard: Vec<_> = self.registry.iter().filter(|(_, node)| !self.has_told(node.incarnation)).collect();
-        let unheard: Vec<_> = unheard.into_iter().map(|(addr, _)| addr.clone()).collect();
+        let has_told = |node| self.recovery.has_told(node, &self.registry);
+        let unheard = self.registry.iter().filter(|(_, node)| !has_told(node.incarnation));
+        let unheard: Vec<_> = unheard.map(|(addr, _)| addr.clone()).collect();
         for addr in unheard {
             self.registry.remove(&addr);
             self.goes_away(now, &addr, false);
@@ -140,26 +113,19 @@ impl<B: Bugs> Coordinator<B> {
         if self.map.slots().any(|(_, config)| config.primary.is_some() && is_small(config)) {
             // All of it: a primary counts on less, by as much as two clocks may differ. Those of the map that is taken over
             // are in its configurations, and are not given up any sooner either.
-            self.counted_on_until = now + self.registry.timeout_at(now);
+            self.recovery.note_counted_on(now + self.registry.timeout_at(now));
         }
-        self.own = Some(self.map.clone());
+        self.versions.part_from(self.map.clone());
         self.recover(now, held, named.into_iter());
         // Its nodes have not had the time to report yet.
-        self.report_awaited_at = Some(now + GATHERING);
-    }
-
-    /// Whether a start has reported what it knows. An address registered by hand need not run any of our programs.
-    fn has_told(&self, node: Incarnation) -> bool {
-        self.reported.contains(&node) || self.registry.is_by_hand(node)
+        self.recovery.schedule_report(now + GATHERING);
     }
 
     /// The gathering time is over. If nodes have brought maps, the cluster that most of them belong to continues. Nodes
     /// of another cluster have come to the wrong coordinator, and are told so when they join again.
     pub(super) fn decide(&mut self, now: Timestamp) {
-        let mut offers: Vec<Offer> = std::mem::take(&mut self.offers).into_values().collect();
-        offers.sort_by_key(|offer| (offer.holders.len(), offer.map.version));
-        let Some(chosen) = offers.pop() else { return self.set_up() };
-        for stranger in offers.into_iter().flat_map(|offer| offer.holders) {
+        let Some((chosen, others)) = self.recovery.choose() else { return self.set_up() };
+        for stranger in others.into_iter().flat_map(|offer| offer.holders) {
             if let Some(addr) = self.registry.addr_of(stranger).cloned() {
                 self.registry.remove(&addr);
                 self.ring.remove(&addr);
@@ -167,29 +133,14 @@ impl<B: Bugs> Coordinator<B> {
             }
         }
         self.recover(now, chosen.map, chosen.named.into_iter());
-        self.report_awaited_at = Some(now);
+        self.recovery.schedule_report(now);
     }
 
     /// Takes a map over, and changes nothing until all these nodes have reported what they know.
     fn recover(&mut self, now: Timestamp, held: ClusterMap, named: impl Iterator<Item = (Incarnation, NodeAddr)>) {
         self.phase = Phase::Recovering;
         self.take_over(now, held);
-        self.await_all(named);
-    }
-
-    /// Waits until these have reported what they know, unless they already have.
-    fn await_all(&mut self, named: impl Iterator<Item = (Incarnation, NodeAddr)>) {
-        let silent: Vec<_> = named.filter(|(node, _)| !self.has_told(*node)).collect();
-        self.awaited.extend(silent);
-        self.await_no_successor();
-    }
-
-    /// Stops waiting for a node that the newest map does not name and whose address has a successor: it holds no part
-    /// of any slot, and any newer map it had, its successor would have. An address registered by hand is no successor.
-    pub(super) fn await_no_successor(&mut self) {
-        let (map, registry) = (&self.map, &self.registry);
-        let has_successor = |addr: &NodeAddr| registry.get(addr).is_some_and(|node| !node.by_hand);
-        self.awaited.retain(|awaited, addr| map.member(*awaited).is_some() || !has_successor(addr));
+        self.recovery.await_all(named, &self.map, &self.registry);
     }
 
     /// Adopts the map of an earlier coordinator of this cluster, including the departures it ordered, except for nodes
@@ -198,22 +149,39 @@ impl<B: Bugs> Coordinator<B> {
         self.event(Event::Adopted(held.version));
         self.registry.honor(now, held.cluster_settings.heartbeat_timeout);
         self.map = held;
-        self.keep_own();
-        self.counter = self.counter.max(self.map.version.0);
+        self.versions.keep_own(&mut self.map, self.bugs);
+        self.versions.pass(self.map.version);
         if !self.bugs.plants(Bug::LeaveForgotten) {
             self.departures.clone_from(&self.map.departures);
         }
         for (incarnation, member) in self.map.members() {
-            if self.unregistered.contains(&incarnation) {
+            if self.rejections.is_unregistered(incarnation) {
                 self.departures.leaving.remove(&member.addr);
             }
         }
         // This map may know a node that has already joined by an earlier start.
         let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
         for (addr, incarnation) in here {
-            let ancestors = self.ancestors.get(&incarnation).cloned().unwrap_or_default();
+            let ancestors = self.recovery.ancestors_of(incarnation);
             self.replace_at(now, &addr, incarnation, &ancestors);
             self.is_back(&addr);
         }
+    }
+    /// Continues from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
+    /// epoch, so that changes that the previous coordinator made unseen by any node that is back have no effect.
+    pub(super) fn start_generation(&mut self, now: Timestamp) {
+        self.registry.honor(now, self.map.cluster_settings.heartbeat_timeout);
+        let version = self.versions.continue_from_nodes(self.map.version, self.recovery.complete());
+        for slot in self.settings.bits.slots() {
+            let before = Arc::clone(self.map.config(slot));
+            let next = SlotConfig { epoch: Epoch(version.0), version, ..SlotConfig::clone(&before) };
+            self.versions.note_relied_on(slot, &before, &next);
+            self.map.set_config(slot, Arc::new(next));
+        }
+        self.map.version = version;
+        self.map.cluster_settings = self.settings.cluster_settings;
+        self.phase = Phase::Serving;
+        self.publish();
+        self.event(Event::Serving(version));
     }
 }

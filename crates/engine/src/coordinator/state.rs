@@ -27,7 +27,9 @@ use std::time::Duration;
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::id::Incarnation;
 
-use super::generations::Start;
+use super::rejections::Rejections;
+use super::successors::Successors;
+use super::versions::Start;
 use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::Bugs;
 use crate::output::{Event, Settings};
@@ -55,6 +57,7 @@ impl<B: Bugs> Coordinator<B> {
     #[must_use]
     pub fn state(&self) -> String {
         let successor = |(old, new): (&Incarnation, &Incarnation)| format!("{old}:{new}");
+        let relied_on = runs(self.versions.relied_on());
         let mut text = self.map.update_since(MapVersion(0)).to_lines().join("\n");
         // Writing to a String cannot fail.
         let _ = write!(
@@ -62,18 +65,18 @@ impl<B: Bugs> Coordinator<B> {
             "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
              AWAY {}\nWEIGHTS {}\nMOVED_OFF {}\nVIRTUAL_NODES {}\nSTARTS {}\nRELIED_ON {}\nHONORED {}\n",
             list(self.registry.by_hand()),
-            list(self.gone.iter()),
-            list(self.unregistered.iter()),
-            list(self.reborn.iter().map(successor)),
+            list(self.successors.all_gone()),
+            list(self.rejections.unregistered()),
+            list(self.successors.all_reborn().map(successor)),
             self.joined_once,
-            list(self.unproven.iter().map(successor)),
+            list(self.successors.all_unproven().map(successor)),
             self.unproven_promotions,
             list(self.away.keys()),
             list(self.weights.iter().map(|(addr, weight)| format!("{addr}={weight}"))),
             list(self.moved_off.iter()),
             self.settings.virtual_nodes,
-            list(self.starts.iter().map(|Start { after, first }| format!("{}:{}", after.0, first.0))),
-            list(runs(&self.relied_on).iter().map(|(first, last, version)| format!("{first}-{last}:{}", version.0))),
+            list(self.versions.starts().iter().map(|Start { after, first }| format!("{}:{}", after.0, first.0))),
+            list(relied_on.iter().map(|(first, last, version)| format!("{first}-{last}:{}", version.0))),
             self.registry.honored().as_millis()
         );
         text
@@ -94,14 +97,14 @@ impl<B: Bugs> Coordinator<B> {
         let lines = Lines(rest.lines().filter_map(|line| line.split_once(' ')).collect());
         let successors = |name| lines.list(name, |word| pair(word, ':'));
         let by_hand: BTreeSet<Incarnation> = lines.list("BY_HAND", one)?;
-        coordinator.gone = lines.list("GONE", one)?;
-        coordinator.unregistered = lines.list("UNREGISTERED", one)?;
-        coordinator.reborn = successors("REBORN")?;
+        let gone = lines.list("GONE", one)?;
+        coordinator.rejections = Rejections::restored(lines.list("UNREGISTERED", one)?);
+        let reborn = successors("REBORN")?;
         coordinator.joined_once = lines.value("JOINED")?;
-        coordinator.unproven = successors("UNPROVEN")?;
+        coordinator.successors = Successors::restored(gone, reborn, successors("UNPROVEN")?);
         coordinator.unproven_promotions = lines.value("UNPROVEN_PROMOTIONS")?;
         coordinator.departures = map.departures.clone();
-        coordinator.starts = lines.list("STARTS", |word| {
+        let starts = lines.list("STARTS", |word| {
             pair(word, ':').map(|(after, first)| Start { after: MapVersion(after), first: MapVersion(first) })
         })?;
         let relied_on: Vec<(usize, usize, MapVersion)> = lines.list("RELIED_ON", |word| {
@@ -109,10 +112,7 @@ impl<B: Bugs> Coordinator<B> {
             let (first, last) = pair(slots, '-')?;
             Some((first, last, MapVersion(one(version)?)))
         })?;
-        for (first, last, version) in relied_on {
-            let slots = coordinator.relied_on.get_mut(first..=last).ok_or(StateError::Line("RELIED_ON"))?;
-            slots.fill(version);
-        }
+        coordinator.versions.restore(starts, relied_on).ok_or(StateError::Line("RELIED_ON"))?;
         let away = lines.list("AWAY", one)?;
         coordinator.weights = lines.list("WEIGHTS", |word| pair(word, '='))?;
         coordinator.moved_off = lines.list("MOVED_OFF", one)?;
@@ -140,7 +140,7 @@ impl<B: Bugs> Coordinator<B> {
         let positions = (virtual_nodes, coordinator.settings.virtual_nodes);
         coordinator.map = map;
         if coordinator.map.version > MapVersion(0) {
-            coordinator.continue_from_state();
+            coordinator.versions.continue_from_state(coordinator.map.version, bugs);
             coordinator.phase = Phase::Restored(now + GATHERING);
             if copies.0 != copies.1 || positions.0 != positions.1 {
                 coordinator.event(Event::Resized { copies, virtual_nodes: positions });

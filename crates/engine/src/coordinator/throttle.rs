@@ -30,8 +30,8 @@ impl<B: Bugs> Coordinator<B> {
         }
         let is_new = |config: &SlotConfig, learner: &Incarnation| {
             let has_copy = config.isr.iter().chain(&config.elr).any(|copy| view.is_same_data(*copy, *learner));
-            let may_be_last = self.with_data.contains(learner) && !view.hears_member(config);
-            !self.returning.contains(learner) && !may_be_last && !has_copy
+            let may_be_last = self.returns.with_data().contains(learner) && !view.hears_member(config);
+            !self.returns.is_returning(*learner) && !may_be_last && !has_copy
         };
         let begins = |slot: SlotId, next: &SlotConfig| {
             let before = self.map.config(slot);

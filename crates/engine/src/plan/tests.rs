@@ -18,12 +18,9 @@ fn with_elr(config: SlotConfig, elr: &[u64]) -> SlotConfig {
 }
 
 fn view(alive: &[u64], gone: &[u64]) -> ClusterView {
-    ClusterView {
-        alive: incarnations(alive).into_iter().collect(),
-        gone: incarnations(gone).into_iter().collect(),
-        min_isr: 2,
-        ..ClusterView::default()
-    }
+    let mut successors = Successors::default();
+    successors.give_up(incarnations(gone));
+    ClusterView { alive: incarnations(alive).into_iter().collect(), successors, min_isr: 2, ..ClusterView::default() }
 }
 
 #[test]
@@ -136,14 +133,14 @@ fn where_no_member_is_left_a_former_one_leads_that_has_all_that_was_promised() {
 #[test]
 fn those_who_come_back_with_their_disks_may_lead_after_a_while() {
     let mut view = view(&[11, 12, 3], &[]);
-    view.reborn = [(Incarnation(1), Incarnation(11))].into();
+    view.successors.is_reborn_as(Incarnation(1), Incarnation(11));
     view.patient = true;
     let slot = config(1, &[1, 2], &[]);
     let target = incarnations(&[11, 12]);
     assert_eq!(plan(&slot, &target, &view), Plan::Keep, "2 may be about to come");
     view.patient = false;
     assert_eq!(plan(&slot, &target, &view), Plan::Promote(incarnations(&[11])));
-    view.reborn.insert(Incarnation(2), Incarnation(12));
+    view.successors.is_reborn_as(Incarnation(2), Incarnation(12));
     view.patient = true;
     assert_eq!(plan(&slot, &target, &view), Plan::Promote(incarnations(&[11, 12])));
     assert_eq!(promoted(&slot, Incarnation(12), &view), with_elr(config(12, &[12], &[]), &[11]));
@@ -164,7 +161,8 @@ fn those_who_come_back_with_their_disks_may_lead_after_a_while() {
 #[test]
 fn copies_without_proof_lead_where_none_has_one_and_all_that_were_not_lost_are_back() {
     let mut view = view(&[11, 4], &[]);
-    view.unproven = [(Incarnation(1), Incarnation(11)), (Incarnation(2), Incarnation(12))].into();
+    view.successors.is_unproven_as(Incarnation(1), Incarnation(11));
+    view.successors.is_unproven_as(Incarnation(2), Incarnation(12));
     let slot = config(1, &[1, 2], &[]);
     let (target, both) = (incarnations(&[11, 12]), incarnations(&[11, 12]));
     assert_eq!(plan(&slot, &target, &view), Plan::Keep, "2 came back, and is away again");
@@ -174,11 +172,11 @@ fn copies_without_proof_lead_where_none_has_one_and_all_that_were_not_lost_are_b
     assert_eq!(after, with_elr(config(12, &[12], &[]), &[1]), "what 1 has is not forgotten, nor taken for whole");
     let former = with_elr(slot.clone(), &[3]);
     assert_eq!(plan(&former, &target, &view), Plan::Keep, "3 may come back");
-    view.reborn.insert(Incarnation(3), Incarnation(4));
+    view.successors.is_reborn_as(Incarnation(3), Incarnation(4));
     assert_eq!(plan(&former, &target, &view), Plan::Promote(incarnations(&[4])), "it is known to be whole");
-    view.gone.insert(Incarnation(3));
+    view.successors.give_up([Incarnation(3)]);
     assert_eq!(plan(&former, &target, &view), Plan::PromoteUnproven(both), "it has nothing");
-    view.gone.extend(incarnations(&[1, 2]));
+    view.successors.give_up(incarnations(&[1, 2]));
     assert_eq!(plan(&former, &target, &view), Plan::StartAnew(config(11, &[11], &[12])));
     view.with_data.insert(Incarnation(12));
     let named = SlotConfig { learners: incarnations(&[12]), ..SlotConfig::default() };
@@ -191,7 +189,7 @@ fn copies_without_proof_lead_where_none_has_one_and_all_that_were_not_lost_are_b
 #[test]
 fn one_without_proof_is_left_out_only_by_one_that_was_heard_since() {
     let mut view = view(&[11, 2, 3], &[]);
-    view.unproven = [(Incarnation(1), Incarnation(11))].into();
+    view.successors.is_unproven_as(Incarnation(1), Incarnation(11));
     let target = incarnations(&[11, 2, 3]);
     for primary in [1, 2] {
         let slot = config(primary, &[1, 2, 3], &[]);
@@ -223,10 +221,10 @@ fn an_older_copy_stays_while_a_member_is_waited_for_and_leads_when_none_will_com
     assert_eq!(plan(&learns, &target, &view(&[3, 4], &[])), Plan::Keep, "1 may come back, and 3 keeps what it has");
     assert_eq!(plan(&learns, &target, &view(&[4], &[])), Plan::Keep, "3 is away, and may be back in a moment");
     let mut back = view(&[4, 13], &[]);
-    back.reborn = [(Incarnation(3), Incarnation(13))].into();
+    back.successors.is_reborn_as(Incarnation(3), Incarnation(13));
     let kept = Plan::Change(config(1, &[1], &[13]));
     assert_eq!(plan(&learns, &incarnations(&[13, 4]), &back), kept, "3 was started again, with its data");
-    std::mem::swap(&mut back.reborn, &mut back.unproven);
+    back.successors.is_unproven_as(Incarnation(3), Incarnation(13));
     assert_eq!(plan(&learns, &incarnations(&[13, 4]), &back), kept, "or with what a power failure left of it");
     let lost = view(&[3, 4], &[1]);
     let named = SlotConfig { learners: incarnations(&[3]), ..SlotConfig::default() };

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use engine::coordinator::JoinRequest;
 use engine::memory::Evict;
 use engine::node::{TICK, Turn};
 use proto::level::AckLevel;
 use proto::limits;
 use proto::peer::Change;
-use proto::session::{Ancestors, NodeMessage};
+use proto::session::NodeMessage;
 use proto::slot::SlotId;
 
 use crate::world::{COORDINATOR, World, addr_of};
@@ -142,8 +143,7 @@ fn a_name_is_not_given_away_whose_node_serves_alone() {
     let unregistered = world.coordinator.unregister(world.now, &addr_of(&primary));
     assert!(unregistered.is_err(), "it may serve on");
     let joins = |world: &mut World| {
-        let joined =
-            world.coordinator.join(world.now, addr_of(&primary), None, 1, Ancestors::default(), None).ok()?.incarnation;
+        let joined = world.coordinator.join(world.now, JoinRequest::new(addr_of(&primary))).ok()?.incarnation;
         Some(world.coordinator.handle_message(world.now, joined, NodeMessage::Heartbeat { incarnation: joined }))
     };
     while joins(&mut world) != Some(true) {
@@ -161,7 +161,7 @@ fn a_name_is_not_given_away_whose_node_counts_on_an_answer_it_has_had() {
     world.coordinator.session_ended(world.now, cut_off);
     let joins = |world: &mut World| {
         let now = world.now;
-        let joined = world.coordinator.join(now, addr_of("A"), None, 1, Ancestors::default(), None).ok()?.incarnation;
+        let joined = world.coordinator.join(now, JoinRequest::new(addr_of("A"))).ok()?.incarnation;
         Some(world.coordinator.handle_message(now, joined, NodeMessage::Heartbeat { incarnation: joined }))
     };
     let mut refused = 0;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use engine::bugs::NoBugs;
-use engine::coordinator::Coordinator;
+use engine::coordinator::{Coordinator, JoinRequest};
 use engine::output::{DecommissionError, JoinError, Output};
 use engine::time::Timestamp;
 use proto::id::{Incarnation, NodeAddr};
@@ -14,7 +14,8 @@ use crate::world::{World, addr_of, settings};
 
 /// Lets a start join and be heard.
 fn join(coordinator: &mut Coordinator, now: Timestamp, addr: NodeAddr, ancestors: Ancestors) -> Incarnation {
-    let joined = coordinator.join(now, addr, None, 1, ancestors, None).expect("the name is free");
+    let request = JoinRequest { ancestors, ..JoinRequest::new(addr) };
+    let joined = coordinator.join(now, request).expect("the name is free");
     heartbeat(coordinator, now, joined.incarnation);
     joined.incarnation
 }
@@ -55,7 +56,8 @@ fn an_earlier_start_does_not_take_the_place_of_a_later_one_that_is_away_after_a_
     let mut coordinator = Coordinator::restored(now, settings(2), NoBugs, &state).expect("a state reads back");
     now = now + 2 * second;
     coordinator.handle_timeout(now);
-    let zombie = coordinator.join(now, addr_of("A"), Some(earlier), 1, Ancestors::default(), None);
+    let zombie = JoinRequest { incarnation: Some(earlier), ..JoinRequest::new(addr_of("A")) };
+    let zombie = coordinator.join(now, zombie);
     assert_eq!(zombie, Err(JoinError::Replaced));
     assert!(coordinator.map().slots().all(|(_, config)| config.isr == [later]), "what it has is waited for");
 }
@@ -170,7 +172,8 @@ fn a_shorter_timeout_drops_nobody_before_the_longer_one_has_passed_however_often
     // The first start makes the new settings known; A is cut off just before.
     for _ in 0..2 {
         coordinator = Coordinator::restored(now, timeout(1_000), NoBugs, &state).expect("a state reads back");
-        let back = coordinator.join(now, addr_of("B"), Some(nodes[1]), 1, Ancestors::default(), None);
+        let back = JoinRequest { incarnation: Some(nodes[1]), ..JoinRequest::new(addr_of("B")) };
+        let back = coordinator.join(now, back);
         assert!(back.expect("it is known").again);
         now = now + Duration::from_millis(1_100);
         heartbeat(&mut coordinator, now, nodes[1]);

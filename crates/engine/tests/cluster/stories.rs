@@ -9,10 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::world::{BITS, World};
+use engine::coordinator::JoinRequest;
 use engine::output::JoinError;
 use proto::level::AckLevel;
 use proto::peer::{Change, Condition, Effect, Expiry, Identity, Modify, ReplyMode, Write, Writes};
-use proto::session::{Ancestors, NodeMessage};
+use proto::session::NodeMessage;
 
 #[test]
 fn every_story_comes_out_as_written() {
@@ -102,7 +103,7 @@ fn run(world: &mut World, command: &str) -> String {
         }
         ["another-comes-as", name] => {
             let addr = crate::world::addr_of(name);
-            let joined = world.coordinator.join(world.now, addr, None, 1, Ancestors::default(), None);
+            let joined = world.coordinator.join(world.now, JoinRequest::new(addr));
             let incarnation = match joined {
                 Ok(joined) => joined.incarnation,
                 Err(JoinError::Refused(error)) => return format!("{error}\n"),

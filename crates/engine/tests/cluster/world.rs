@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::bugs::NoBugs;
-use engine::coordinator::Coordinator;
+use engine::coordinator::{Coordinator, JoinRequest};
 use engine::inbox::Inbox;
 use engine::journal::Replay;
 use engine::listing::Listing;
@@ -310,8 +310,13 @@ impl World {
                 return false;
             }
             let held = member.node.map().map(|map| ClusterMap::clone(&map));
-            let (addr, ancestors) = (member.addr.clone(), member.node.ancestors().clone());
-            let joined = self.coordinator.join(self.now, addr, member.incarnation, 1, ancestors, held);
+            let request = JoinRequest {
+                incarnation: member.incarnation,
+                ancestors: member.node.ancestors().clone(),
+                held,
+                ..JoinRequest::new(member.addr.clone())
+            };
+            let joined = self.coordinator.join(self.now, request);
             if joined == Err(JoinError::Unregistered) {
                 self.stay_out(name);
                 return false;

@@ -5,13 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::cluster_map::{ClusterMap, MapVersion, SlotConfig};
-use proto::id::Epoch;
 use proto::slot::SlotId;
 
-use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
-use crate::output::Event;
-use crate::time::Timestamp;
+use crate::output::Settings;
 
 /// How many numbers one start of a coordinator can issue.
 const NUMBERS: u64 = 1 << 24;
@@ -54,53 +51,77 @@ fn versions(map: &ClusterMap) -> impl Iterator<Item = MapVersion> {
     map.slots().map(|(_, config)| config.version).chain([map.version])
 }
 
-impl<B: Bugs> Coordinator<B> {
-    /// Continues from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
-    /// epoch, so that changes that the previous coordinator made unseen by any node that is back have no effect.
-    pub(super) fn start_generation(&mut self, now: Timestamp) {
-        self.registry.honor(now, self.map.cluster_settings.heartbeat_timeout);
-        let distance = if std::mem::take(&mut self.has_forgotten) { UNSEEN_GENERATIONS } else { GENERATION };
-        self.next_generation(distance);
-        self.own = None;
-        self.starts.clear();
-        let version = MapVersion(self.next_number());
-        for slot in self.settings.bits.slots() {
-            let before = Arc::clone(self.map.config(slot));
-            let next = SlotConfig { epoch: Epoch(version.0), version, ..SlotConfig::clone(&before) };
-            self.note_relied_on(slot, &before, &next);
-            self.map.set_config(slot, Arc::new(next));
+/// The numbers that were issued, and what the coordinator needs to tell its own from those of another.
+#[derive(Debug)]
+pub(super) struct Versions {
+    /// The last number.
+    counter: u64,
+    /// Where the part of each generation begins that this start takes its numbers from.
+    part: u64,
+    /// This start and earlier ones that continued from a state, oldest first.
+    starts: Vec<Start>,
+    /// How many copies must be in sync for a quorum write.
+    min_isr: usize,
+    /// By slot, when it last got a primary or an in-sync set that quorum writes may rely on: the version of the map.
+    relied_on: Vec<MapVersion>,
+    /// The map that it had when it turned out that a node knows of changes that it has forgotten.
+    own: Option<ClusterMap>,
+}
+
+impl Versions {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            counter: 0,
+            part: u64::from(settings.incarnations) * NUMBERS % GENERATION,
+            starts: Vec::new(),
+            min_isr: settings.cluster_settings.min_isr(),
+            relied_on: vec![MapVersion(0); settings.bits.count()],
+            own: None,
         }
-        self.map.version = version;
-        self.map.cluster_settings = self.settings.cluster_settings;
-        self.phase = Phase::Serving;
-        self.publish();
-        self.event(Event::Serving(version));
+    }
+
+    /// Takes the next number.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    /// Numbers up to that of a map that was taken over are not issued any more.
+    pub(super) fn pass(&mut self, version: MapVersion) {
+        self.counter = self.counter.max(version.0);
     }
 
     /// Continues from a state that was read. If it is an older one, another coordinator has continued from it, too.
-    pub(super) fn continue_from_state(&mut self) {
-        if self.bugs.plants(Bug::NumbersShared) {
-            self.counter = self.map.version.0;
+    pub(super) fn continue_from_state(&mut self, after: MapVersion, bugs: impl Bugs) {
+        if bugs.plants(Bug::NumbersShared) {
+            self.counter = after.0;
             return;
         }
-        self.next_generation(GENERATION);
-        let after = self.map.version;
+        self.next_generation(after, GENERATION);
         self.starts.retain(|start| start.first <= after);
         self.starts.push(Start { after, first: MapVersion(self.counter + 1) });
         let forgotten = self.starts.len().saturating_sub(KNOWN_STARTS);
         self.starts.drain(..forgotten);
     }
 
-    fn next_generation(&mut self, distance: u64) {
-        let part = u64::from(self.settings.incarnations) * NUMBERS % GENERATION;
-        self.counter = self.counter.max(self.map.version.0).next_multiple_of(distance) + part;
+    /// Continues from a map that was taken over, above every number that its nodes can have seen. Returns the first
+    /// version. `has_forgotten`: some of its nodes were not waited for.
+    pub(super) fn continue_from_nodes(&mut self, after: MapVersion, has_forgotten: bool) -> MapVersion {
+        self.next_generation(after, if has_forgotten { UNSEEN_GENERATIONS } else { GENERATION });
+        self.own = None;
+        self.starts.clear();
+        MapVersion(self.next_number())
+    }
+
+    fn next_generation(&mut self, after: MapVersion, distance: u64) {
+        self.counter = self.counter.max(after.0).next_multiple_of(distance) + self.part;
     }
 
     /// Notes that a slot has got another primary or in-sync set, if quorum writes may rely on that.
     pub(super) fn note_relied_on(&mut self, slot: SlotId, before: &SlotConfig, next: &SlotConfig) {
         let is_another = before.epoch != next.epoch || before.isr != next.isr;
         if is_another
-            && next.isr.len() >= self.settings.cluster_settings.min_isr()
+            && next.isr.len() >= self.min_isr
             && let Some(version) = self.relied_on.get_mut(usize::from(slot.0))
         {
             *version = next.version;
@@ -116,46 +137,75 @@ impl<B: Bugs> Coordinator<B> {
         versions(held).any(|version| !self.is_known(version, known)) || held.slots().any(is_unknown)
     }
 
+    /// Likewise while a map is taken over: the own one is that which this coordinator had before.
+    pub(super) fn is_news(&self, held: &ClusterMap) -> bool {
+        self.own.as_ref().is_none_or(|own| self.knows_more(held, own))
+    }
+
     /// Whether this coordinator, whose map is `known`, continues from this version or has issued it.
     fn is_known(&self, version: MapVersion, known: &ClusterMap) -> bool {
         version <= known.version && !self.starts.iter().any(|start| start.has_passed_over(version))
     }
 
-    /// After another coordinator's map was taken over that has changes unknown to this one: keeps what this one has
-    /// decided since the two parted, in slots that the other has not changed, and where it may have been relied on.
+    /// It has turned out that a node knows of changes that this coordinator, whose map is `own`, has forgotten.
+    pub(super) fn part_from(&mut self, own: ClusterMap) {
+        self.own = Some(own);
+    }
+
+    /// After another coordinator's map was taken over that has changes unknown to this one: keeps in it what this one
+    /// has decided since the two parted, in slots that the other has not changed, and where it may have been relied on.
     ///
     /// IMPORTANT: a quorum write may have been acknowledged by an in-sync set of its own that was large enough, also if
     /// it is smaller now, and whoever knows more was not in it. A set that both have in common is not its own.
-    pub(super) fn keep_own(&mut self) {
+    pub(super) fn keep_own(&self, map: &mut ClusterMap, bugs: impl Bugs) {
         let Some(own) = &self.own else { return };
-        let parted_at = self.parted_at(own);
+        let parted_at = self.parted_at(map, own);
         let is_kept = |(slot, config): &(SlotId, &Arc<SlotConfig>)| {
-            let may_hold_writes = if self.bugs.plants(Bug::OwnJudgedBySize) {
+            let may_hold_writes = if bugs.plants(Bug::OwnJudgedBySize) {
                 config.isr.len() >= own.cluster_settings.min_isr()
             } else {
                 self.relied_on.get(usize::from(slot.0)).is_some_and(|version| *version > parted_at)
             };
-            config.version > parted_at && (may_hold_writes || self.map.config(*slot).version <= parted_at)
+            config.version > parted_at && (may_hold_writes || map.config(*slot).version <= parted_at)
         };
         let kept: Vec<_> = own.slots().filter(is_kept).map(|(slot, config)| (slot, Arc::clone(config))).collect();
-        let mut members: BTreeMap<_, _> = self.map.members().map(|(start, member)| (start, member.clone())).collect();
+        let mut members: BTreeMap<_, _> = map.members().map(|(start, member)| (start, member.clone())).collect();
         for start in kept.iter().flat_map(|(_, config)| config.copies().chain(config.primary)) {
             if let Some(member) = own.member(start) {
                 members.entry(start).or_insert_with(|| member.clone());
             }
         }
-        kept.into_iter().for_each(|(slot, config)| self.map.set_config(slot, config));
-        self.map.set_members(members);
+        kept.into_iter().for_each(|(slot, config)| map.set_config(slot, config));
+        map.set_members(members);
     }
 
-    /// The last version that the map of another coordinator, which was taken over, has in common with this one's own, as
-    /// far as can be told.
-    fn parted_at(&self, own: &ClusterMap) -> MapVersion {
-        let (known, unknown): (Vec<_>, Vec<_>) = versions(&self.map).partition(|version| self.is_known(*version, own));
+    /// The last version that the map of another coordinator, which was taken over, has in common with this one's own,
+    /// as far as can be told.
+    fn parted_at(&self, map: &ClusterMap, own: &ClusterMap) -> MapVersion {
+        let (known, unknown): (Vec<_>, Vec<_>) = versions(map).partition(|version| self.is_known(*version, own));
         let start_before = |version: MapVersion| self.starts.iter().find(|start| start.is_behind(version));
         let before_a_start = unknown.into_iter().filter_map(|version| Some(start_before(version)?.after)).min();
         // Otherwise it has been started more often than this one.
         let last_start = self.starts.last().map(|start| start.after);
         before_a_start.or_else(|| known.into_iter().chain(last_start).max()).unwrap_or_default()
+    }
+
+    /// For the state.
+    pub(super) fn starts(&self) -> &[Start] {
+        &self.starts
+    }
+
+    /// For the state.
+    pub(super) fn relied_on(&self) -> &[MapVersion] {
+        &self.relied_on
+    }
+
+    /// Restores what a state says, with the first and the last of neighboring slots that relied on a version. `None` if
+    /// there are no such slots.
+    pub(super) fn restore(&mut self, starts: Vec<Start>, relied_on: Vec<(usize, usize, MapVersion)>) -> Option<()> {
+        self.starts = starts;
+        relied_on.into_iter().try_for_each(|(first, last, version)| {
+            self.relied_on.get_mut(first..=last).map(|slots| slots.fill(version))
+        })
     }
 }
