@@ -10,6 +10,23 @@ use proto::slot::Position;
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[test]
+fn an_answer_is_not_kept_back_for_a_request_whose_primary_is_dead_and_has_no_successor() {
+    let mut cluster = Setup::default().start();
+    let key = cluster.key_led_by(0, "kept-back");
+    let mut other = cluster.connect(1);
+    // Without it nobody is promoted.
+    cluster.coordinator.kill();
+    cluster.kill(0);
+    other.send(format!("PING\nPUT {key} v\nPING\n"));
+    other.answers_within(AT_ONCE);
+    assert_eq!(other.line(), "PONG");
+    other.answers_within(SOON);
+    let refused = other.line();
+    assert!(refused.starts_with("ERROR UNAVAILABLE "), "{refused}");
+    assert_eq!(other.line(), "PONG");
+}
+
+#[test]
 fn a_read_is_answered_by_a_replica_at_once_when_the_primary_is_killed() {
     // A timeout long enough that nobody is removed while this test runs.
     let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();

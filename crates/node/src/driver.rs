@@ -475,7 +475,7 @@ impl Driver {
             }
         }
         if deposed > 0 {
-            tracing::warn!("another node now leads {deposed} slots");
+            tracing::warn!("{deposed} slots have got a new primary or a new term: their writes under way are UNKNOWN");
         }
         if cut.1 > 0 {
             tracing::warn!(

@@ -181,20 +181,23 @@ pub(crate) async fn answer_all(
             (Some(Some(Outcome::Durable)), _) => out.extend_from_slice(answer),
             (Some(Some(Outcome::Lost)), Some(request)) => {
                 // IMPORTANT: what was carried out here may have reached the next primary, or may still reach it.
-                answer_one(driver, request, None, true, started, out).await;
+                answer_one(driver, request, None, true, false, started, out).await;
             }
             (Some(None), Some(request)) => give_up(driver, request, out),
             (None, Some(request)) => {
-                if !out.is_empty()
-                    && half_answered.is_none_or(|half| half.done != at)
-                    && let Some(Some(under_way)) = first_tries.get_mut(at)
-                    && !under_way.handed.arrives_by(Instant::now() + KEPT_BACK).await
-                {
+                // Answers that are ready are kept back only briefly for one that is not.
+                let keeps_back = !out.is_empty() && half_answered.is_none_or(|half| half.done != at);
+                let is_slow = match first_tries.get_mut(at) {
+                    Some(Some(under_way)) if keeps_back => {
+                        !under_way.handed.arrives_by(Instant::now() + KEPT_BACK).await
+                    }
+                    _ => false,
+                };
+                let mut first_try = || first_tries.get_mut(at).and_then(Option::take);
+                if is_slow || !answer_one(driver, request, first_try(), false, keeps_back, started, out).await {
                     waits.half_answered = Some(HalfAnswered { done: at, started: Some(started) });
                     return;
                 }
-                let first_try = first_tries.get_mut(at).and_then(Option::take);
-                answer_one(driver, request, first_try, false, started, out).await;
             }
             (_, None) => Response::Error(answering::not_durable(false)).encode(entry.encoding, out),
         }
@@ -294,15 +297,18 @@ fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
     under_way
 }
 
-/// Retries until the request is answered or its time is up. `was_tried`: it may already have taken effect.
+/// Retries until the request is answered or its time is up. `was_tried`: it may already have taken effect. With
+/// `keeps_back`, returns `false` instead of waiting for another try of a request that has not taken effect: call it again
+/// once the answers before it are written out.
 async fn answer_one(
     driver: &Driver,
     request: &Deferred,
     mut first_try: Option<UnderWay>,
     was_tried: bool,
+    keeps_back: bool,
     started: Started,
     out: &mut Vec<u8>,
-) {
+) -> bool {
     let is_write = request.request().is_write();
     let deadline = started.deadline(driver);
     let mut map_changes = driver.watch_map();
@@ -312,11 +318,14 @@ async fn answer_one(
         map_changes.mark_unchanged();
         // IMPORTANT: nothing is sent once the time is up: the process may have stood still meanwhile.
         if first_try.is_none() && started.is_over(driver) {
-            if let Some(why) = unsure {
-                return leave_unknown(why, request, out);
+            match unsure {
+                Some(why) => leave_unknown(why, request, out),
+                None => {
+                    let why = why_unavailable(driver, request);
+                    request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
+                }
             }
-            let why = why_unavailable(driver, request);
-            return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
+            return true;
         }
         // IMPORTANT: the first attempt may have failed long ago, while this request waited behind others. Otherwise
         // each of them would pause again.
@@ -329,7 +338,7 @@ async fn answer_one(
             },
         };
         match tried {
-            Attempt::Answered => return,
+            Attempt::Answered => return true,
             Attempt::Long => continue,
             Attempt::Silent | Attempt::Undecided if is_write => {
                 // IMPORTANT: a write that was sent once and not answered stays unknown, whatever refuses it later.
@@ -338,21 +347,31 @@ async fn answer_one(
                     _ => Unsure::Undecided,
                 };
                 if !request.is_repeatable() {
-                    return leave_unknown(why, request, out);
+                    leave_unknown(why, request, out);
+                    return true;
                 }
                 unsure = Some(why);
             }
             Attempt::Refused(error) => match unsure {
-                Some(why) if matches!(error, ErrorReply::Stale(_)) => return leave_unknown(why, request, out),
+                Some(why) if matches!(error, ErrorReply::Stale(_)) => {
+                    leave_unknown(why, request, out);
+                    return true;
+                }
                 Some(_) => {}
-                None => return request.answer(&Response::Error(error), out),
+                None => {
+                    request.answer(&Response::Error(error), out);
+                    return true;
+                }
             },
             Attempt::Moved if started.at.elapsed() < PRIMARY_PATIENCE => {}
             Attempt::Moved | Attempt::Unreachable | Attempt::Silent | Attempt::Undecided => {
                 if request.replica_may_answer() && read_elsewhere(driver, request, deadline, out).await {
-                    return;
+                    return true;
                 }
             }
+        }
+        if keeps_back && unsure.is_none() {
+            return false;
         }
         // Either the map changes, or the obstacle may have passed.
         let changed = timeout_at((tried_at + pause).min(deadline), map_changes.changed()).await;

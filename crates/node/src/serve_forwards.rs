@@ -371,7 +371,7 @@ fn respond_error(id: u64, error: ErrorReply, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use proto::peer::Change;
+    use proto::peer::{Change, Modify};
     use storage::SimDisk;
 
     use super::*;
@@ -382,6 +382,24 @@ mod tests {
         let mut out = Vec::new();
         ForwardSession::new(&node.driver).write(7, Write::new(b"k", Change::Put(b"v")), &mut out);
         String::from_utf8(out).expect("it is text")
+    }
+
+    #[tokio::test]
+    async fn others_come_first_once_values_have_been_rewritten_for_long() {
+        let node = Durable::open(&SimDisk::new(1), Fsync::Never).leads().await;
+        let mut session = ForwardSession::new(&node.driver);
+        let append = Write::new(b"k", Change::Modify(Modify::Append(b"v")));
+        session.begun = node.driver.clock().now();
+        // Each takes microseconds.
+        let mut appends = 0;
+        while !session.must_rest && appends < 1_000_000 {
+            session.write(7, append, &mut Vec::new());
+            appends += 1;
+        }
+        assert!(session.must_rest && appends > 1, "after {appends}");
+        let mut session = ForwardSession::new(&node.driver);
+        session.write(7, Write::new(b"k", Change::Put(b"v")), &mut Vec::new());
+        assert!(!session.must_rest, "a plain write takes no longer for a long value");
     }
 
     #[tokio::test]
