@@ -15,7 +15,7 @@ fn an_answer_is_not_kept_back_for_a_request_whose_primary_is_dead_and_has_no_suc
     let key = cluster.key_led_by(0, "kept-back");
     let mut other = cluster.connect(1);
     // Without it nobody is promoted.
-    cluster.coordinator.kill();
+    cluster.coordinator.process.kill();
     cluster.kill(0);
     other.send(format!("PING\nPUT {key} v\nPING\n"));
     other.answers_within(AT_ONCE);
