@@ -475,7 +475,9 @@ impl Driver {
             }
         }
         if deposed > 0 {
-            tracing::warn!("{deposed} slots have got a new primary or a new term: their writes under way are UNKNOWN");
+            tracing::warn!(
+                "{deposed} slots have got a new primary or a new term: writes under way in them are UNKNOWN, unless they have an identity"
+            );
         }
         if cut.1 > 0 {
             tracing::warn!(

@@ -123,14 +123,19 @@ pub(crate) async fn serve(connection: &mut Connection, driver: &Driver, shutdown
         driver.finish(&mut session.turn);
         match stopped {
             Stopped::NeedsMore => {}
-            Stopped::Handler(Flow::Settle) if must_rest || session.is_full(&connection.output) => {}
+            Stopped::Handler(Flow::Settle) if must_rest => {
+                yield_now().await;
+                session.rest(connection).await?;
+                continue;
+            }
+            Stopped::Handler(Flow::Settle) if session.is_full(&connection.output) => {}
             Stopped::Handler(Flow::Settle) => continue,
             Stopped::Handler(_) | Stopped::Bad(_) => return Ok(()),
         }
         // They are in the order of their deadlines.
         let late = session.pending.first().map(|pending| pending.deadline);
         let late = late.unwrap_or_else(|| Instant::now() + driver.request_timeout());
-        let may_read = !must_rest && !session.is_full(&connection.output);
+        let may_read = !session.is_full(&connection.output);
         let mut long = None;
         let Connection { reader, stream, output } = connection;
         tokio::select! {
@@ -147,7 +152,6 @@ pub(crate) async fn serve(connection: &mut Connection, driver: &Driver, shutdown
             () = sleep_until(late) => {}
             // Probes are not read now, so the other node gets keepalives instead.
             () = sleep(PROBE_INTERVAL), if !may_read => respond(PROBE_ID, PROBE_ANSWER, output),
-            () = yield_now(), if must_rest => respond(PROBE_ID, PROBE_ANSWER, output),
             () = shutdown.begun(), if session.pending.is_empty() && session.long.is_empty() => return Ok(()),
         }
         if let Some((id, answer)) = long {
@@ -171,7 +175,8 @@ async fn send_long(connection: &mut Connection, driver: &Driver, id: u64, answer
     connection.flush().await?;
     connection.write(value).await?;
     connection.output.extend_from_slice(b"\r\n");
-    Ok(())
+    // IMPORTANT: at once, since keepalives are written ahead of the output.
+    connection.flush().await
 }
 
 /// Waits until what was carried out is on disk, for at most the request timeout. Meanwhile keepalives tell the other
@@ -342,6 +347,21 @@ impl<'a> ForwardSession<'a> {
         if self.pending.len() < before { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// While requests that arrived together take long: what is ready is answered, and the other node learns that this
+    /// one is alive. Its probes come after those requests.
+    async fn rest(&mut self, connection: &mut Connection) -> io::Result<()> {
+        poll_fn(|context| {
+            let _ = self.poll_settled(context, &mut connection.output);
+            Poll::Ready(())
+        })
+        .await;
+        respond(PROBE_ID, PROBE_ANSWER, &mut connection.output);
+        match self.long.pop_front() {
+            Some((id, answer)) => send_long(connection, self.driver, id, &answer).await,
+            None => Ok(()),
+        }
+    }
+
     fn give_up_late(&mut self, out: &mut Vec<u8>) {
         let now = Instant::now();
         let late = self.pending.partition_point(|pending| now >= pending.deadline);
@@ -371,8 +391,14 @@ fn respond_error(id: u64, error: ErrorReply, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use proto::peer::{Change, Modify};
+    use std::time::Duration;
+
+    use proto::id::Version;
+    use proto::peer::{Change, Effect, Modify};
     use storage::SimDisk;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::store::Fsync;
@@ -382,6 +408,24 @@ mod tests {
         let mut out = Vec::new();
         ForwardSession::new(&node.driver).write(7, Write::new(b"k", Change::Put(b"v")), &mut out);
         String::from_utf8(out).expect("it is text")
+    }
+
+    #[tokio::test]
+    async fn a_long_value_is_written_whole_before_a_keepalive_can_come() {
+        let node = Durable::open(&SimDisk::new(1), Fsync::Never);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let mut connection = Connection::new(listener.accept().await.expect("a connection").0);
+        let value = vec![b'v'; 100_000];
+        let record = Record::entry(Version::NONE, b"k", Effect::Put(&value));
+        let found = Prepared::found(Some(&record), Wanted::Value, false);
+        let expected = [b":7\r\n$100000\r\n".as_slice(), &value, b"\r\n"].concat();
+        let mut arrived = vec![0; expected.len()];
+        let sent = send_long(&mut connection, &node.driver, 7, &found);
+        let both = async { tokio::join!(sent, client.read_exact(&mut arrived)) };
+        let (sent, read) = timeout(Duration::from_secs(20), both).await.expect("all of it is written");
+        assert!(sent.is_ok() && read.is_ok() && connection.output.is_empty());
+        assert!(arrived == expected, "{:?}...", String::from_utf8_lossy(&arrived[..20]));
     }
 
     #[tokio::test]

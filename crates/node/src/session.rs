@@ -283,6 +283,8 @@ impl<'a> ClientSession<'a> {
     fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let Self { driver, deferred, waits, body, turn, must_persist, .. } = self;
         if read.wanted == Wanted::Detail(Detail::Idle) {
+            // Only the primary knows it, and only roughly.
+            let read = Read { level: ReadLevel::Local, ..read };
             deferred.defer(slot, KeyRequest::Read(read), encoding);
             return Flow::Next;
         }

@@ -1,7 +1,7 @@
 //! Who is not admitted: starts that are over or are to stay out, and nodes that were refused. Only so many are
 //! remembered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
@@ -16,17 +16,17 @@ const REFUSED: usize = limits::NODES;
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Rejections {
-    /// Incarnations replaced by a newer start.
-    superseded: BTreeSet<Incarnation>,
-    /// Incarnations that an operator has taken off the ring.
-    unregistered: BTreeSet<Incarnation>,
+    /// Incarnations replaced by a newer start, the latest last.
+    superseded: VecDeque<Incarnation>,
+    /// Incarnations that an operator has taken off the ring, likewise.
+    unregistered: VecDeque<Incarnation>,
     /// Why nodes were refused that have not joined since, as reported.
     refused: BTreeMap<NodeAddr, ErrorReply>,
 }
 
 impl Rejections {
     /// With those that were to stay out when the state was saved.
-    pub(super) fn restored(unregistered: BTreeSet<Incarnation>) -> Self {
+    pub(super) fn restored(unregistered: VecDeque<Incarnation>) -> Self {
         Self { unregistered, ..Self::default() }
     }
 
@@ -39,7 +39,7 @@ impl Rejections {
         self.superseded.contains(&start)
     }
 
-    /// These starts are never admitted again.
+    /// These starts are not admitted again.
     pub(super) fn stay_out(&mut self, starts: impl Iterator<Item = Incarnation>) {
         remember(&mut self.unregistered, starts);
     }
@@ -72,9 +72,13 @@ impl Rejections {
 }
 
 /// Adds these, and drops the oldest beyond the limit.
-fn remember(starts: &mut BTreeSet<Incarnation>, more: impl Iterator<Item = Incarnation>) {
-    starts.extend(more);
+fn remember(starts: &mut VecDeque<Incarnation>, more: impl Iterator<Item = Incarnation>) {
+    for start in more {
+        if !starts.contains(&start) {
+            starts.push_back(start);
+        }
+    }
     while starts.len() > REMEMBERED {
-        starts.pop_first();
+        starts.pop_front();
     }
 }

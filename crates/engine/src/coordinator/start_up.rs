@@ -167,6 +167,7 @@ impl<B: Bugs> Coordinator<B> {
             self.is_back(&addr);
         }
     }
+
     /// Continues from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
     /// epoch, so that changes that the previous coordinator made unseen by any node that is back have no effect.
     pub(super) fn start_generation(&mut self, now: Timestamp) {

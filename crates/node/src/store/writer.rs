@@ -58,7 +58,7 @@ struct Writer {
     snapshot_after: u64,
     room: Room,
     map_saved_at: Instant,
-    /// The last attempt to save the map has failed.
+    /// The map could not be saved, which was reported.
     map_is_unsaved: bool,
     /// Where waiters are woken.
     runtime: Handle,
@@ -408,13 +408,14 @@ impl Writer {
         if self.driver.follows() || !(now || self.map_saved_at.elapsed() >= MAP_PAUSE) {
             return;
         }
-        let saved = self.store.save_map(&map);
-        let was_unsaved = std::mem::replace(&mut self.map_is_unsaved, saved.is_err());
-        match saved {
-            Ok(()) => {}
+        match self.store.save_map(&map) {
+            Ok(()) => self.map_is_unsaved = false,
             Err(error) if error.is_no_space() && self.store.health() == Health::Full => {}
-            Err(error) if was_unsaved => tracing::debug!("{error}: {}", error.source),
-            Err(error) => tracing::warn!("{error}: {}; the map will be saved later", error.source),
+            Err(error) if self.map_is_unsaved => tracing::debug!("{error}: {}", error.source),
+            Err(error) => {
+                self.map_is_unsaved = true;
+                tracing::warn!("{error}: {}; the map will be saved later", error.source);
+            }
         }
         self.map_saved_at = Instant::now();
     }
