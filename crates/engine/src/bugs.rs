@@ -152,7 +152,8 @@ bugs! {
     ForgottenTooEarly,
     /// A coordinator started with an older state continues with it, although nodes know of later changes.
     OldStateTrusted,
-    /// A slot that has lost every member starts over empty, although an older copy is left.
+    /// An older copy is not kept while no member of its slot is heard, and the slot starts over empty once every member is
+    /// lost.
     OlderCopyDropped,
     /// A node that was taken off the ring leads again if a map still names it.
     UnregisteredLeads,

@@ -86,7 +86,8 @@ pub(crate) enum Plan {
 pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView<impl Bugs>) -> Plan {
     let planned = plan_members(config, target, view);
     let is_awaited = config.isr.iter().any(|member| view.expected.contains(member));
-    if view.members(config).next().is_none() || view.hears_member(config) || is_awaited {
+    let planted = view.bugs.plants(Bug::OlderCopyDropped);
+    if view.members(config).next().is_none() || view.hears_member(config) || is_awaited || planted {
         return planned;
     }
     // IMPORTANT: whatever becomes of the members, older copies are named before their nodes hear of this slot without
