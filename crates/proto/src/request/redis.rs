@@ -44,17 +44,19 @@ pub(super) fn not_an_integer() -> ErrorReply {
 /// The error for an unknown command, as Redis words it.
 pub(super) fn unknown_command(mut words: Words<'_>) -> ErrorReply {
     let name = words.next().unwrap_or_default();
-    let shown = |bytes: &[u8], len: usize| {
-        let bytes = bytes.get(..len).unwrap_or(bytes);
-        String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
-    };
     let mut args = String::new();
     for word in words {
         let Some(left) = QUOTED_BYTES.checked_sub(args.len()).filter(|left| *left > 0) else { break };
-        args.push_str(&format!("'{}' ", shown(word, left)));
+        args.push_str(&format!("'{}' ", quoted(word, left)));
     }
-    let name = shown(name, QUOTED_BYTES);
+    let name = quoted(name, QUOTED_BYTES);
     ErrorReply::redis(format!("ERR unknown command '{name}', with args beginning with: {args}"))
+}
+
+/// A word as Redis quotes it in an error: its first bytes, and only those before a NUL.
+pub(super) fn quoted(word: &[u8], len: usize) -> String {
+    let word = word.get(..len).unwrap_or(word);
+    String::from_utf8_lossy(word.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
 /// The array error for a command name that both encodings share.
@@ -342,8 +344,8 @@ impl<'a> Args<'a> {
 }
 
 pub(super) fn unknown_subcommand(word: &[u8], name: &str) -> ErrorReply {
-    let word = word.get(..QUOTED_BYTES).unwrap_or(word);
-    ErrorReply::redis(format!("ERR unknown subcommand '{}'. Try {name} HELP.", String::from_utf8_lossy(word)))
+    let word = quoted(word, QUOTED_BYTES);
+    ErrorReply::redis(format!("ERR unknown subcommand '{word}'. Try {name} HELP."))
 }
 
 impl Unit {

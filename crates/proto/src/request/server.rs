@@ -3,7 +3,7 @@
 
 use super::auth::Auth;
 use super::keyspace::pattern;
-use super::redis::{not_an_integer, syntax, unknown_subcommand, wrong_number};
+use super::redis::{not_an_integer, quoted, syntax, unknown_subcommand, wrong_number};
 use super::{KeyWords, NodeRequest, RawWords, Rest};
 use crate::commands::Command;
 use crate::decimal::integer;
@@ -193,7 +193,7 @@ fn hello<'a>(mut words: KeyWords<'a>) -> Result<Hello<'a>, ErrorReply> {
     };
     while let Some(option) = words.next() {
         let incomplete = || {
-            let option = String::from_utf8_lossy(option);
+            let option = quoted(option, option.len());
             ErrorReply::redis(format!("ERR Syntax error in HELLO option '{option}'"))
         };
         if option.eq_ignore_ascii_case(b"AUTH") {
@@ -358,7 +358,9 @@ mod tests {
             let hello = Hello { is_three: Some(true), auth: None, name: Some(b"SETNAME") };
             assert_eq!(read, Ok(NodeRequest::Server(ServerCommand::Hello(hello))));
         });
-        for (words, option) in [(&["AUTH"][..], "AUTH"), (&["auth", "me"], "auth"), (&["SETNAME"], "SETNAME")] {
+        let incomplete =
+            [(&["AUTH"][..], "AUTH"), (&["auth", "me"], "auth"), (&["SETNAME"], "SETNAME"), (&["X\0Y"], "X")];
+        for (words, option) in incomplete {
             array(&[&["HELLO", "3", "SETNAME", "a"], words].concat(), |read| {
                 let error = ErrorReply::redis(format!("ERR Syntax error in HELLO option '{option}'"));
                 assert_eq!(read, Err(error));
