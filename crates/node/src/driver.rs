@@ -476,7 +476,8 @@ impl Driver {
         }
         if deposed > 0 {
             tracing::warn!(
-                "{deposed} slots have got a new primary or a new term: writes under way in them are UNKNOWN, unless they have an identity"
+                "{deposed} slots have got a new primary or a new term: writes under way in them are UNKNOWN, unless they \
+                 have an identity"
             );
         }
         if cut.1 > 0 {

@@ -81,7 +81,8 @@ struct Room {
 }
 
 impl Store {
-    /// Starts the log thread. Those that wait for it are woken on `runtime`. It ends when [`Running::close`] is called on the returned handle.
+    /// Starts the log thread. Those that wait for it are woken on `runtime`. It ends when [`Running::close`] is called
+    /// on the returned handle.
     ///
     /// # Errors
     /// The system cannot start a thread.
