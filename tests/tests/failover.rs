@@ -11,7 +11,8 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[test]
 fn an_answer_is_not_kept_back_for_a_request_whose_primary_is_dead_and_has_no_successor() {
-    let mut cluster = Setup::default().start();
+    // Longer than what is expected at once.
+    let mut cluster = Setup { node_args: &["--request-timeout", "6s"], ..Setup::default() }.start();
     let key = cluster.key_led_by(0, "kept-back");
     let mut other = cluster.connect(1);
     // Without it nobody is promoted.
