@@ -50,6 +50,56 @@ fn a_coordinator_with_its_state_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_coordinator_that_cannot_save_its_state_stops_and_its_nodes_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = Setup { data_dir: Some(directory.path().to_owned()), ..Setup::default() }.start();
+    let key = cluster.key_led_by(0, "unsaved");
+    let before = cluster.map();
+    // What is written first cannot be created, even by root.
+    let obstacle = directory.path().join("coordinator.state.tmp");
+    std::fs::create_dir(&obstacle).unwrap();
+    cluster.kill(2);
+    let ended = cluster.coordinator.process.wait_for_end(SOON);
+    assert_eq!(ended.code, Some(1));
+    cluster.coordinator.process.says_on_stderr("cannot save the state: ");
+    assert_eq!(cluster.connect(0).ask(&format!("PUT {key} v")), "OK");
+    assert_eq!(cluster.connect(1).ask(&format!("GET {key}")), "VALUE v");
+
+    std::fs::remove_dir(&obstacle).unwrap();
+    cluster.start_coordinator_again();
+    goes_on(&before, &cluster.map());
+}
+
+#[test]
+fn without_a_coordinator_a_paused_node_goes_on_by_itself_and_a_dead_one_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = Some(directory.path().to_owned());
+    let mut cluster = Setup { data_dir, node_args: &["--request-timeout", "2s"], ..Setup::default() }.start();
+    let keys = [0, 1, 2].map(|index| cluster.key_led_by(index, "paused"));
+    cluster.coordinator.process.kill();
+    cluster.node(0).process.pause();
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.node(0).process.resume();
+    let mut node = cluster.connect(1);
+    assert_eq!(node.ask("ACK quorum"), "OK");
+    for key in &keys {
+        eventually("a write at quorum is taken", SOON, || {
+            let answer = node.ask(&format!("PUT {key} v"));
+            ensure(answer == "OK", || answer.clone())
+        });
+    }
+    cluster.kill(0);
+    let refused = node.ask(&format!("PUT {} w", keys[0]));
+    assert!(refused.starts_with("ERROR UN"), "{refused}");
+    cluster.start_coordinator_again();
+    let mut node = cluster.connect(1);
+    eventually("its successor takes a write", SOON, || {
+        let answer = node.ask(&format!("PUT {} w", keys[0]));
+        ensure(answer == "OK", || answer.clone())
+    });
+}
+
+#[test]
 fn a_coordinator_with_an_older_state_goes_on_from_what_the_nodes_know() {
     let directory = tempfile::tempdir().unwrap();
     let mut cluster =

@@ -309,11 +309,10 @@ impl World {
             if member.is_out {
                 return false;
             }
-            let held = member.node.map().map(|map| ClusterMap::clone(&map));
             let request = JoinRequest {
                 incarnation: member.incarnation,
                 ancestors: member.node.ancestors().clone(),
-                held,
+                held: member.node.map().map(|map| ClusterMap::clone(&map)),
                 ..JoinRequest::new(member.addr.clone())
             };
             let joined = self.coordinator.join(self.now, request);
@@ -321,13 +320,12 @@ impl World {
                 self.stay_out(name);
                 return false;
             }
-            let Ok(joined) = joined else { return false };
-            let incarnation = joined.incarnation;
+            let Ok(incarnation) = joined.map(|joined| joined.incarnation) else { return false };
             self.coordinator.handle_message(self.now, incarnation, NodeMessage::Heartbeat { incarnation });
             member.node.joined(incarnation);
             member.node.coordinator_answered(self.now);
             let member = self.nodes.get_mut(name).expect("a name of a node");
-            member.incarnation = Some(joined.incarnation);
+            member.incarnation = Some(incarnation);
             member.session = Some(MapVersion(0));
             return true;
         };
