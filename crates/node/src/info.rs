@@ -104,7 +104,7 @@ fn memory(driver: &Driver, text: &mut String) {
     line(text, format_args!("maxmemory:{}", figures.limit));
     line(text, format_args!("maxmemory_human:{}", human(figures.limit)));
     line(text, format_args!("maxmemory_policy:{}", memory_policy(&figures)));
-    line(text, format_args!("mem_allocator:{}", if cfg!(unix) { "jemalloc" } else { "libc" }));
+    line(text, format_args!("mem_allocator:{}", if cfg!(target_os = "linux") { "jemalloc" } else { "libc" }));
 }
 
 /// What happens at the memory limit, in Redis's terms.
