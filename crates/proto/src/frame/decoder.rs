@@ -125,22 +125,19 @@ impl FrameDecoder {
         self.state != State::Start
     }
 
-    /// Looks for at most `most` frames at the start of `buf`, and returns how many there are. If none of the frames
-    /// found earlier was consumed, these are returned again, without scanning them anew.
+    /// Looks for at most `most` frames at the start of `buf`, and returns how many there are. Those that were found
+    /// earlier and not consumed are among them, without being scanned anew.
     ///
     /// # Errors
     /// The first frame is over a limit or malformed. Where the next one starts is unknown: answer and close.
     pub fn find(&mut self, buf: &[u8], most: usize) -> Result<usize, ErrorReply> {
-        if (1..=most).contains(&self.found.len()) {
-            return Ok(self.found.len());
-        }
-        if !self.found.is_empty() {
+        if self.found.len() > most {
             self.forget_begun();
             self.forget_found();
         }
-        let mut start = 0;
+        let mut start = self.found.last().map_or(0, |last| last.end);
         while self.found.len() < most {
-            let first = if self.is_inside_frame() { 0 } else { self.spans.len() };
+            let first = if self.is_inside_frame() { self.words_found() } else { self.spans.len() };
             let complete = match self.advance(buf.get(start..).unwrap_or_default()) {
                 Ok(Some(complete)) => complete,
                 Ok(None) => break,
