@@ -16,7 +16,7 @@ use proto::peer::{Term, Terms};
 use crate::completions::{Completions, Sweep};
 use crate::near::NearQueue;
 use crate::record::Record;
-use crate::table::fetch::fetch;
+use crate::table::fetch::fetch_start;
 use crate::time::Timestamp;
 
 /// The limit for the tails of all slots of a node together, in bytes of records and of those that they have replaced. A
@@ -56,16 +56,17 @@ pub struct Log {
     state: Option<Box<LogState>>,
 }
 
-/// What every record touches, in two cache lines.
+/// What every record touches, in one cache line, and the terms behind it.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 struct LogState {
     tail: NearQueue<Entry>,
     tail_bytes: usize,
     /// Where the tail begins: the number of the record before its first.
     before_tail: u64,
-    /// Oldest first.
-    terms: VecDeque<Term>,
     cold: Option<Box<ColdState>>,
+    /// Oldest first; never empty once there was a record.
+    terms: VecDeque<Term>,
 }
 
 /// State of a slot with deleted keys, with clients that give their writes an identity, or with many past terms.
@@ -87,15 +88,15 @@ impl Log {
         let mut tombstones = VecDeque::from(tombstones);
         tombstones.make_contiguous().sort_by_key(|tombstone| tombstone.version());
         // The sender may know only these terms; what it forgot is forgotten here, too.
-        let terms_forgotten = terms.0.len() >= TERMS;
+        let mut terms: VecDeque<_> = terms.0.iter().copied().collect();
+        let terms_forgotten = terms.is_empty() || terms.len() >= TERMS;
+        if terms.is_empty() {
+            terms.push_back(Term { epoch: last.epoch, first: last.seq });
+        }
         let is_rare = terms_forgotten || purged > 0 || !tombstones.is_empty();
         let cold = ColdState { terms_forgotten, tombstones, purged, completions: Completions::default() };
-        let state = LogState {
-            before_tail: last.seq,
-            terms: terms.0.iter().copied().collect(),
-            cold: is_rare.then(|| Box::new(cold)),
-            ..LogState::default()
-        };
+        let state =
+            LogState { before_tail: last.seq, terms, cold: is_rare.then(|| Box::new(cold)), ..LogState::default() };
         Self { last, durable: durable.min(last.seq), state: (last != Version::NONE).then(|| Box::new(state)) }
     }
 
@@ -170,8 +171,8 @@ impl Log {
         let Version { epoch, seq } = record.version();
         let before = std::mem::replace(&mut self.last, record.version());
         let state = self.state_mut();
-        // The last term is that of the last record. Checking that record first avoids touching the terms.
-        if before.epoch != epoch || state.terms.is_empty() {
+        // The last term is that of the last record, whose epoch is closer at hand.
+        if before.epoch != epoch || before == Version::NONE {
             state.terms.push_back(Term { epoch, first: seq });
             if state.terms.len() > TERMS {
                 state.terms.pop_front();
@@ -354,11 +355,11 @@ impl Log {
         }
     }
 
-    /// Prefetches memory that the next record will touch. This is the first of two calls; other slots can be prefetched
+    /// Prefetches the memory that the next record will touch. This is the first of two calls; other slots can be prefetched
     /// in between.
     pub(crate) fn fetch(&self) {
         if let Some(state) = &self.state {
-            fetch(&**state);
+            fetch_start(&**state);
         }
     }
 
@@ -427,6 +428,8 @@ impl TailBudget {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
     use proto::peer::{Effect, Op, Writes};
 
@@ -579,6 +582,6 @@ mod tests {
     #[test]
     fn a_log_is_small() {
         assert!(size_of::<Log>() <= 32, "{}", size_of::<Log>());
-        assert!(size_of::<LogState>() <= 128, "{}", size_of::<LogState>());
+        assert!(offset_of!(LogState, terms) <= 64 && size_of::<LogState>() <= 128);
     }
 }

@@ -10,13 +10,14 @@ use std::collections::VecDeque;
 pub(crate) struct NearQueue<T> {
     /// The oldest entries, filled from the first place on.
     near: [Option<T>; 2],
-    /// The others; empty unless both inline places are taken.
-    far: VecDeque<T>,
+    /// The others, if there have ever been any; empty unless both inline places are taken.
+    #[expect(clippy::box_collection, reason = "most queues never have any, and should be small")]
+    far: Option<Box<VecDeque<T>>>,
 }
 
 impl<T> Default for NearQueue<T> {
     fn default() -> Self {
-        Self { near: [None, None], far: VecDeque::new() }
+        Self { near: [None, None], far: None }
     }
 }
 
@@ -29,31 +30,31 @@ impl<T> NearQueue<T> {
 
     /// The newest entry.
     fn back(&self) -> Option<&T> {
-        self.far.back().or_else(|| self.near.iter().rev().flatten().next())
+        self.far.as_ref().and_then(|far| far.back()).or_else(|| self.near.iter().rev().flatten().next())
     }
 
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
-        self.near.iter().flatten().count() + self.far.len()
+        self.near.iter().flatten().count() + self.far.as_ref().map_or(0, |far| far.len())
     }
 
     /// All entries, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.near.iter().flatten().chain(&self.far)
+        self.near.iter().flatten().chain(self.far.iter().flat_map(|far| far.iter()))
     }
 
     /// The entries from the first on that does not come before, oldest first. Looks at few of those before it; they must
     /// be the oldest ones.
     pub(crate) fn iter_mut_from(&mut self, comes_before: impl Fn(&T) -> bool) -> impl Iterator<Item = &mut T> {
-        let at = self.far.partition_point(&comes_before);
+        let at = self.far.as_ref().map_or(0, |far| far.partition_point(&comes_before));
         let near = self.near.iter_mut().flatten().filter(move |item| !comes_before(item));
-        near.chain(self.far.range_mut(at..))
+        near.chain(self.far.iter_mut().flat_map(move |far| far.range_mut(at..)))
     }
 
     pub(crate) fn push_back(&mut self, item: T) {
         match self.near.iter_mut().find(|place| place.is_none()) {
             Some(place) => *place = Some(item),
-            None => self.far.push_back(item),
+            None => self.far.get_or_insert_default().push_back(item),
         }
     }
 
@@ -68,11 +69,11 @@ impl<T> NearQueue<T> {
         } else if !second.as_ref().is_some_and(&comes_before) {
             second.replace(item)
         } else {
-            let at = self.far.partition_point(comes_before);
-            return self.far.insert(at, item);
+            let far = self.far.get_or_insert_default();
+            return far.insert(far.partition_point(comes_before), item);
         };
         if let Some(moved) = moved {
-            self.far.push_front(moved);
+            self.far.get_or_insert_default().push_front(moved);
         }
     }
 
@@ -81,14 +82,14 @@ impl<T> NearQueue<T> {
         let [first, second] = &mut self.near;
         let popped = first.take_if(is_wanted)?;
         *first = second.take();
-        *second = self.far.pop_front();
+        *second = self.far.as_mut().and_then(|far| far.pop_front());
         Some(popped)
     }
 
     /// Pops the newest entry if the predicate accepts it.
     pub(crate) fn pop_back_if(&mut self, is_wanted: impl FnOnce(&mut T) -> bool) -> Option<T> {
-        if !self.far.is_empty() {
-            return self.far.pop_back_if(is_wanted);
+        if let Some(far) = self.far.as_mut().filter(|far| !far.is_empty()) {
+            return far.pop_back_if(is_wanted);
         }
         let newest = self.near.iter_mut().rev().find(|place| place.is_some())?;
         newest.take_if(is_wanted)
@@ -111,7 +112,7 @@ impl<T> IntoIterator for NearQueue<T> {
     >;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.near.into_iter().flatten().chain(self.far)
+        self.near.into_iter().flatten().chain(self.far.map(|far| *far).unwrap_or_default())
     }
 }
 

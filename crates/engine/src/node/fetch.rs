@@ -6,7 +6,7 @@ use proto::slot::SlotId;
 
 use super::Node;
 use crate::bugs::Bugs;
-use crate::table::fetch::fetch;
+use crate::table::fetch::{fetch, fetch_start};
 
 /// For how many operations memory is prefetched at a time, before they are carried out.
 pub(super) const GROUP: usize = 24;
@@ -56,7 +56,7 @@ impl<B: Bugs> Node<B> {
     /// this operation and the next steps for the two before it: by then the memory that each step starts from is loaded,
     /// so nothing stalls.
     pub fn fetch_one(&self, slot: SlotId, upcoming: Upcoming) {
-        self.fetch_slot(slot);
+        self.fetch_slot(slot, upcoming);
         let Steps { second, third } = {
             let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
             let next = Steps { second: Some((slot, upcoming)), third: steps.second };
@@ -74,8 +74,8 @@ impl<B: Bugs> Node<B> {
     /// those point to. No step stalls, and no other work is done in between: taking a lock would wait until the writes
     /// of that work are in place.
     pub fn fetch_all(&self, upcoming: impl Iterator<Item = (SlotId, Upcoming)> + Clone) {
-        for (slot, _) in upcoming.clone() {
-            self.fetch_slot(slot);
+        for (slot, upcoming) in upcoming.clone() {
+            self.fetch_slot(slot, upcoming);
         }
         for (slot, upcoming) in upcoming.clone() {
             self.slot(slot).fetch(upcoming);
@@ -85,7 +85,8 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    fn fetch_slot(&self, slot: SlotId) {
-        self.slots.get(usize::from(slot.0)).into_iter().for_each(fetch);
+    fn fetch_slot(&self, slot: SlotId, upcoming: Upcoming) {
+        let Some(slot) = self.slots.get(usize::from(slot.0)) else { return };
+        if upcoming.is_read() { fetch_start(slot) } else { fetch(slot) }
     }
 }

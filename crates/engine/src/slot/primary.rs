@@ -44,8 +44,9 @@ pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_secs(1);
 /// How many followers are stored inline: the default number of replicas.
 const USUAL_FOLLOWERS: usize = 2;
 
-/// The primary role.
+/// The primary role, in two cache lines.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Primary {
     pub(super) followers: SmallVec<[Follower; USUAL_FOLLOWERS]>,
     intake: Intake,
@@ -209,6 +210,10 @@ impl<B: Bugs> Slot<B> {
         }
         for part in record.parts().filter(Record::has_deadline) {
             self.note_deadline(cx, &part, turn);
+        }
+        if is_alone {
+            self.mark_progress(cx, turn);
+            return version;
         }
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return version };
@@ -399,11 +404,12 @@ impl<B: Bugs> Slot<B> {
                 active.tell_durable(cx, durable, &primary.followers, turn);
             }
         }
-        let Some(active) = &mut primary.active else { return };
-        active.settle(durable, is_complete, turn);
-        if durable > active.told && !active.will_tell && !primary.followers.is_empty() {
-            active.will_tell = true;
-            turn.look_at(active.last_write + TELL_DURABLE_AFTER, cx.id);
+        if let Some(active) = &mut primary.active {
+            active.settle(durable, is_complete, turn);
+            if durable > active.told && !active.will_tell && !primary.followers.is_empty() {
+                active.will_tell = true;
+                turn.look_at(active.last_write + TELL_DURABLE_AFTER, cx.id);
+            }
         }
         self.purge_passed(cx, turn);
     }

@@ -12,6 +12,11 @@ pub(crate) fn fetch<T>(value: &T) {
     fetch_bytes(std::ptr::from_ref(value).cast(), size_of::<T>());
 }
 
+/// Prefetches the cache line where a value begins.
+pub(crate) fn fetch_start<T>(value: &T) {
+    fetch_bytes(std::ptr::from_ref(value).cast(), 1);
+}
+
 /// Prefetches `bytes` bytes starting at an address.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn fetch_bytes(address: *const u8, bytes: usize) {

@@ -13,6 +13,7 @@ const WAITERS_KEPT: usize = 64;
 
 /// State that only a slot with writes has.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(super) struct Active {
     pub(super) last_write: Timestamp,
     /// The durable mark that the followers were last told.
