@@ -14,6 +14,9 @@ pub const PREFIX: &[u8] = b"bench:";
 /// The number of digits of the highest possible number.
 const DIGITS_MOST: usize = 10;
 
+/// How many neighbors in a list of numbers are drawn one after the other. They lie in one cache line.
+const RUN: u32 = 16;
+
 /// How many of its own inserts a connection remembers, so as to request the latest.
 const INSERTS_KEPT: usize = 100_000;
 
@@ -120,6 +123,8 @@ pub(crate) struct Draw {
     /// Coprime to the count of numbers, so that its multiples reach every number.
     step: u64,
     inserted: VecDeque<u32>,
+    /// The places in a list that are drawn next.
+    run: Range<u32>,
 }
 
 impl Draw {
@@ -131,7 +136,7 @@ impl Draw {
         while greatest_common_divisor(step, count) != 1 {
             step += 1;
         }
-        Self { numbers, distribution, zipfian, step, inserted: VecDeque::new() }
+        Self { numbers, distribution, zipfian, step, inserted: VecDeque::new(), run: 0..0 }
     }
 
     /// The key at an index in order.
@@ -140,7 +145,10 @@ impl Draw {
     }
 
     /// Draws an existing key.
-    pub(crate) fn next(&self, random: &mut Random) -> u32 {
+    pub(crate) fn next(&mut self, random: &mut Random) -> u32 {
+        if self.distribution == Distribution::Uniform && matches!(self.numbers, Numbers::List(_)) {
+            return self.next_of_list(random);
+        }
         let count = u64::from(self.numbers.len());
         let rank = match &self.zipfian {
             Some(zipfian) => zipfian.next(random),
@@ -154,6 +162,18 @@ impl Draw {
                 None => self.numbers.get((count - 1).saturating_sub(rank - self.inserted.len() as u64) as u32),
             },
         }
+    }
+
+    /// Draws a key uniformly from a list. A long list is not in the cache, so each draw alone would cost a cache miss that
+    /// a range of numbers does not; and neighbors in the list are no neighbors on a server.
+    fn next_of_list(&mut self, random: &mut Random) -> u32 {
+        let place = self.run.next().unwrap_or_else(|| {
+            let count = self.numbers.len();
+            let start = random.below(count.div_ceil(RUN).into()) as u32 * RUN;
+            self.run = start + 1..count.min(start + RUN);
+            start
+        });
+        self.numbers.get(place)
     }
 
     /// Notes that a key was inserted.
@@ -178,7 +198,7 @@ mod tests {
         Draw::new(Numbers::Range(0..count), distribution, zipfian)
     }
 
-    fn counts(draw: &Draw, count: u32) -> Vec<u32> {
+    fn counts(draw: &mut Draw, count: u32) -> Vec<u32> {
         let mut random = Random::new(7);
         let mut seen = vec![0; count as usize];
         (0..200_000).for_each(|_| seen[draw.next(&mut random) as usize] += 1);
@@ -199,13 +219,13 @@ mod tests {
 
     #[test]
     fn uniform_keys_all_come_alike() {
-        let seen = counts(&draw(Distribution::Uniform, 100), 100);
+        let seen = counts(&mut draw(Distribution::Uniform, 100), 100);
         assert!(seen.iter().all(|count| (1_700..2_300).contains(count)), "{seen:?}");
     }
 
     #[test]
     fn zipfian_keys_are_few_and_scattered() {
-        let seen = counts(&draw(Distribution::Zipfian, 1_000), 1_000);
+        let seen = counts(&mut draw(Distribution::Zipfian, 1_000), 1_000);
         let mut order: Vec<usize> = (0..1_000).collect();
         order.sort_by_key(|at| std::cmp::Reverse(seen[*at]));
         let hot: u32 = order[..100].iter().map(|at| seen[*at]).sum();
@@ -217,21 +237,31 @@ mod tests {
     #[test]
     fn the_latest_inserts_come_most_often() {
         let mut draw = draw(Distribution::Latest, 1_000);
-        let before = counts(&draw, 1_000);
+        let before = counts(&mut draw, 1_000);
         assert_eq!(before.iter().max(), before.last());
         (0..50).for_each(|number| draw.insert(number));
-        let after = counts(&draw, 1_000);
+        let after = counts(&mut draw, 1_000);
         assert_eq!(after.iter().max(), after.get(49));
     }
 
     #[test]
     fn a_list_gives_only_its_own() {
         let numbers = Numbers::List([3, 5, 8].into());
-        let draw = Draw::new(numbers, Distribution::Zipfian, Some(Zipfian::new(3)));
+        let mut draw = Draw::new(numbers, Distribution::Zipfian, Some(Zipfian::new(3)));
         let mut random = Random::new(3);
         let mut seen: Vec<u32> = (0..1_000).map(|_| draw.next(&mut random)).collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen, [3, 5, 8]);
+    }
+    #[test]
+    fn each_key_of_a_list_is_drawn_equally_often() {
+        let list = Numbers::List((1..=100).collect());
+        let mut draw = Draw::new(list, Distribution::Uniform, None);
+        let (mut random, mut seen) = (Random::new(5), [0; 101]);
+        (0..1_000_000).for_each(|_| seen[draw.next(&mut random) as usize] += 1);
+        assert_eq!(seen[0], 0);
+        let drawn = seen.iter().skip(1);
+        assert!(drawn.clone().all(|times| (9_200..10_800).contains(times)), "{:?}", drawn.collect::<Vec<_>>());
     }
 }

@@ -146,7 +146,9 @@ impl Target {
         let servers = led.into_iter().map(|(primary, numbers)| {
             let member = map.member(primary).context("the primary of a slot is not a member")?;
             let addr = resolve(member.addr.as_str(), deadline)?;
-            Ok(Server { addr, numbers: Numbers::List(numbers.into()), node: Some(primary) })
+            let numbers =
+                if numbers.len() == keys.len() { Numbers::Range(keys.clone()) } else { Numbers::List(numbers.into()) };
+            Ok(Server { addr, numbers, node: Some(primary) })
         });
         let servers = servers.collect::<anyhow::Result<_>>()?;
         Ok(Self { name, servers, pids, dialect: Dialect::Put, keys, password: None, map: Some(Arc::new(map)) })
