@@ -288,12 +288,14 @@ measure_log() {
 
 # conditions: prints a line that tells how the tables were measured.
 conditions() {
-    local processors model with=
+    local processors model with= huge=/sys/kernel/mm/transparent_hugepage/enabled
     processors=$(getconf _NPROCESSORS_ONLN)
     model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
     case "$mode" in
         redis | durable) with=", $(redis-server --version | sed 's/^Redis server v=\([^ ]*\).*/Redis \1/')" ;;
     esac
+    # The nodes ask for them; Redis does without.
+    [ ! -r "$huge" ] || with="$with, huge pages $(sed 's/.*\[\(.*\)\].*/\1/' "$huge")"
     echo "Measured on $(date -u +%F) on $processors processors (${model:-unknown})${on:+, on one of them}$with: medians of" \
         "$rounds rounds."
 }

@@ -14,7 +14,7 @@ pub const PREFIX: &[u8] = b"bench:";
 /// The number of digits of the highest possible number.
 const DIGITS_MOST: usize = 10;
 
-/// How many neighbors in a list of numbers are drawn one after the other. They lie in one cache line.
+/// How many neighbors in a shuffled list are drawn one after the other. They lie in one cache line.
 const RUN: u32 = 16;
 
 /// How many of its own inserts a connection remembers, so as to request the latest.
@@ -76,16 +76,34 @@ pub enum Numbers {
     /// A whole range.
     Range(Range<u32>),
     /// An explicit list.
-    List(Arc<[u32]>),
+    List(List),
+}
+
+/// Explicit numbers in two orders.
+#[derive(Debug, Clone)]
+pub struct List {
+    ascending: Arc<[u32]>,
+    shuffled: Arc<[u32]>,
 }
 
 impl Numbers {
+    /// These, which ascend.
+    #[must_use]
+    pub fn list(ascending: Vec<u32>) -> Self {
+        let mut shuffled = ascending.clone();
+        let mut random = Random::new(u64::from(RUN));
+        for end in (1..shuffled.len()).rev() {
+            shuffled.swap(end, random.below(end as u64 + 1) as usize);
+        }
+        Self::List(List { ascending: ascending.into(), shuffled: shuffled.into() })
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> u32 {
         match self {
             Self::Range(range) => range.end.saturating_sub(range.start),
-            Self::List(list) => list.len() as u32,
+            Self::List(list) => list.ascending.len() as u32,
         }
     }
 
@@ -98,7 +116,7 @@ impl Numbers {
     fn get(&self, at: u32) -> u32 {
         match self {
             Self::Range(range) => range.start + at,
-            Self::List(list) => list.get(at as usize).copied().unwrap_or_default(),
+            Self::List(list) => list.ascending.get(at as usize).copied().unwrap_or_default(),
         }
     }
 }
@@ -123,7 +141,7 @@ pub(crate) struct Draw {
     /// Coprime to the count of numbers, so that its multiples reach every number.
     step: u64,
     inserted: VecDeque<u32>,
-    /// The places in a list that are drawn next.
+    /// The places in a shuffled list that are drawn next.
     run: Range<u32>,
 }
 
@@ -146,8 +164,10 @@ impl Draw {
 
     /// Draws an existing key.
     pub(crate) fn next(&mut self, random: &mut Random) -> u32 {
-        if self.distribution == Distribution::Uniform && matches!(self.numbers, Numbers::List(_)) {
-            return self.next_of_list(random);
+        if self.distribution == Distribution::Uniform
+            && let Numbers::List(list) = &self.numbers
+        {
+            return next_of_list(list, &mut self.run, random);
         }
         let count = u64::from(self.numbers.len());
         let rank = match &self.zipfian {
@@ -164,18 +184,6 @@ impl Draw {
         }
     }
 
-    /// Draws a key uniformly from a list. A long list is not in the cache, so each draw alone would cost a cache miss that
-    /// a range of numbers does not; and neighbors in the list are no neighbors on a server.
-    fn next_of_list(&mut self, random: &mut Random) -> u32 {
-        let place = self.run.next().unwrap_or_else(|| {
-            let count = self.numbers.len();
-            let start = random.below(count.div_ceil(RUN).into()) as u32 * RUN;
-            self.run = start + 1..count.min(start + RUN);
-            start
-        });
-        self.numbers.get(place)
-    }
-
     /// Notes that a key was inserted.
     pub(crate) fn insert(&mut self, number: u32) {
         if self.distribution == Distribution::Latest {
@@ -183,6 +191,18 @@ impl Draw {
             self.inserted.push_front(number);
         }
     }
+}
+
+/// Draws uniformly from a list, where `run` is what is left of the places chosen last. A long list is not in the cache, so
+/// each draw alone would cost a cache miss that a range of numbers does not.
+fn next_of_list(list: &List, run: &mut Range<u32>, random: &mut Random) -> u32 {
+    let place = run.next().unwrap_or_else(|| {
+        let count = list.shuffled.len() as u32;
+        let start = random.below(count.div_ceil(RUN).into()) as u32 * RUN;
+        *run = start + 1..count.min(start + RUN);
+        start
+    });
+    list.shuffled.get(place as usize).copied().unwrap_or_default()
 }
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {
@@ -246,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_list_gives_only_its_own() {
-        let numbers = Numbers::List([3, 5, 8].into());
+        let numbers = Numbers::list(vec![3, 5, 8]);
         let mut draw = Draw::new(numbers, Distribution::Zipfian, Some(Zipfian::new(3)));
         let mut random = Random::new(3);
         let mut seen: Vec<u32> = (0..1_000).map(|_| draw.next(&mut random)).collect();
@@ -254,9 +274,10 @@ mod tests {
         seen.dedup();
         assert_eq!(seen, [3, 5, 8]);
     }
+
     #[test]
     fn each_key_of_a_list_is_drawn_equally_often() {
-        let list = Numbers::List((1..=100).collect());
+        let list = Numbers::list((1..=100).collect());
         let mut draw = Draw::new(list, Distribution::Uniform, None);
         let (mut random, mut seen) = (Random::new(5), [0; 101]);
         (0..1_000_000).for_each(|_| seen[draw.next(&mut random) as usize] += 1);

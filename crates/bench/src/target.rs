@@ -147,7 +147,7 @@ impl Target {
             let member = map.member(primary).context("the primary of a slot is not a member")?;
             let addr = resolve(member.addr.as_str(), deadline)?;
             let numbers =
-                if numbers.len() == keys.len() { Numbers::Range(keys.clone()) } else { Numbers::List(numbers.into()) };
+                if numbers.len() == keys.len() { Numbers::Range(keys.clone()) } else { Numbers::list(numbers) };
             Ok(Server { addr, numbers, node: Some(primary) })
         });
         let servers = servers.collect::<anyhow::Result<_>>()?;

@@ -65,7 +65,7 @@ struct LogState {
     /// Where the tail begins: the number of the record before its first.
     before_tail: u64,
     cold: Option<Box<ColdState>>,
-    /// Oldest first; never empty once there was a record.
+    /// Oldest first; not empty while there is a record.
     terms: VecDeque<Term>,
 }
 
@@ -172,7 +172,7 @@ impl Log {
         let before = std::mem::replace(&mut self.last, record.version());
         let state = self.state_mut();
         // The last term is that of the last record, whose epoch is closer at hand.
-        if before.epoch != epoch || before == Version::NONE {
+        if before.epoch != epoch || before.seq == 0 {
             state.terms.push_back(Term { epoch, first: seq });
             if state.terms.len() > TERMS {
                 state.terms.pop_front();

@@ -216,7 +216,7 @@ impl Memory {
     }
 }
 
-/// The memory that an allocation of this many bytes takes: the size classes of jemalloc, the allocator of nodes. Up to
+/// The memory that an allocation of this many bytes takes: the size classes of jemalloc, the allocator of nodes on Linux. Up to
 /// 64 bytes they are 16 apart; above that there are four to each power of two.
 #[must_use]
 pub(crate) fn allocated(bytes: usize) -> usize {

@@ -537,12 +537,16 @@ impl SlotContext<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
 
     #[test]
     fn an_empty_slot_is_small() {
         let slot = size_of::<std::sync::Mutex<Slot>>();
         assert!(slot <= 128, "{slot} is more than two lines of the cache");
+        let lock = slot - size_of::<Slot>();
+        assert!(lock + offset_of!(Slot, role) + size_of::<Role>() <= 64, "a local read touches more than a line");
         let (primary, follower) = (size_of::<primary::Primary>(), size_of::<primary::Follower>());
         assert!(slot + primary <= 256, "{slot} + {primary} with 2 * {follower} in it");
     }

@@ -50,7 +50,6 @@ const USUAL_FOLLOWERS: usize = 2;
 pub(crate) struct Primary {
     pub(super) followers: SmallVec<[Follower; USUAL_FOLLOWERS]>,
     intake: Intake,
-    /// State that only a slot with writes has.
     active: Option<Box<Active>>,
     /// How many copies are in sync, as committed by the coordinator.
     in_sync: u8,
@@ -203,17 +202,20 @@ impl<B: Bugs> Slot<B> {
         let previous = self.log.last();
         let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
         let record = Record::new(version, op);
-        let is_alone = matches!(&self.role, Role::Primary(primary) if primary.followers.is_empty());
-        self.apply(cx, record.clone(), !is_alone);
+        let has_followers = matches!(&self.role, Role::Primary(primary) if !primary.followers.is_empty());
+        self.apply(cx, record.clone(), has_followers);
         if record.has_deadline() {
             self.note_deadline(cx, &record, turn);
         }
         for part in record.parts().filter(Record::has_deadline) {
             self.note_deadline(cx, &part, turn);
         }
-        if is_alone {
+        if !has_followers {
             self.mark_progress(cx, turn);
-            return version;
+            if self.log.durable() == version.seq {
+                // Whoever comes later is told so with where it has to align: there is nothing to keep in mind.
+                return version;
+            }
         }
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return version };
@@ -403,6 +405,9 @@ impl<B: Bugs> Slot<B> {
             if let Some(active) = primary.active.as_mut().filter(|active| durable > active.told) {
                 active.tell_durable(cx, durable, &primary.followers, turn);
             }
+        }
+        if primary.active.is_none() && !primary.is_open {
+            return;
         }
         if let Some(active) = &mut primary.active {
             active.settle(durable, is_complete, turn);

@@ -281,3 +281,26 @@ fn replicas_stay_in_sync_while_the_longest_values_are_on_their_way() {
     let copies = world.names();
     assert!(copies.iter().all(|copy| world.read(copy, &key, true) == Some(Some("short".to_owned()))));
 }
+
+#[test]
+fn what_a_node_wrote_alone_is_known_to_be_durable_by_those_that_came_later() {
+    let mut world = World::new();
+    world.boot("A");
+    world.run(Duration::from_secs(3));
+    let slots = || (0..4).map(SlotId);
+    for slot in slots() {
+        world.write("A", &key_of(slot.0), Change::Put(b"v"), AckLevel::Async);
+    }
+    let durable = |world: &World, name: &str| {
+        slots().map(|slot| world.member(name).node.inspect(slot, |slot| slot.durable())).collect::<Vec<_>>()
+    };
+    assert_eq!(durable(&world, "A"), [0; 4], "no other copy is in sync");
+    for name in ["B", "C"] {
+        world.boot(name);
+        world.run(Duration::from_secs(10));
+    }
+    for name in ["A", "B", "C"] {
+        let durable = durable(&world, name);
+        assert!(durable.iter().all(|seq| *seq > 0), "{name}: {durable:?}");
+    }
+}
