@@ -10,6 +10,7 @@
 mod codec;
 mod replay;
 
+use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::id::{Epoch, Version};
@@ -35,6 +36,26 @@ struct Pending {
     bytes: Vec<u8>,
     /// The number of the next entry.
     next: u64,
+}
+
+/// Records up to this size, in bytes, are encoded before the entries are locked, so that other threads wait only for a
+/// copy.
+const SHORT_RECORD: usize = 4096;
+
+thread_local! {
+    /// A record on its way to the entries.
+    static ENCODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Pending {
+    fn add(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Self { bytes, next } = self;
+        if bytes.is_empty() {
+            bytes.extend_from_slice(&next.to_be_bytes());
+        }
+        encode(bytes);
+        *next += 1;
+    }
 }
 
 impl Noted {
@@ -80,7 +101,17 @@ impl Noted {
     }
 
     pub(crate) fn note_record(&self, slot: SlotId, durable: u64, record: &Record) {
-        self.note(|| Entry::Record { slot, durable, record: record.clone() });
+        if !self.is_kept {
+            return;
+        }
+        if record.size() > SHORT_RECORD {
+            return self.lock().add(|bytes| codec::encode_record(slot, durable, record, bytes));
+        }
+        ENCODED.with_borrow_mut(|encoded| {
+            encoded.clear();
+            codec::encode_record(slot, durable, record, encoded);
+            self.lock().add(|bytes| bytes.extend_from_slice(encoded));
+        });
     }
 
     pub(crate) fn note_cut(&self, slot: SlotId, to: Version) {
@@ -112,17 +143,10 @@ impl Noted {
     }
 
     fn note(&self, entry: impl FnOnce() -> Entry) {
-        if !self.is_kept {
-            return;
+        if self.is_kept {
+            let entry = entry();
+            self.lock().add(|bytes| entry.encode(bytes));
         }
-        let entry = entry();
-        let mut pending = self.lock();
-        let Pending { bytes, next } = &mut *pending;
-        if bytes.is_empty() {
-            bytes.extend_from_slice(&next.to_be_bytes());
-        }
-        entry.encode(bytes);
-        *next += 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {

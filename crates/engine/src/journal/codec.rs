@@ -90,11 +90,7 @@ impl Entry {
             out.extend_from_slice(&self.slot().0.to_be_bytes());
         };
         match self {
-            Self::Record { durable, record, .. } => {
-                begin(RECORD);
-                push_number(*durable, out);
-                push_record(record, out);
-            }
+            Self::Record { slot, durable, record } => encode_record(*slot, *durable, record, out),
             Self::Cut { to, .. } => {
                 begin(CUT);
                 push_version(*to, out);
@@ -144,6 +140,14 @@ impl Entry {
             _ => return None,
         })
     }
+}
+
+/// Appends an [`Entry::Record`].
+pub(super) fn encode_record(slot: SlotId, durable: u64, record: &Record, out: &mut Vec<u8>) {
+    out.push(RECORD);
+    out.extend_from_slice(&slot.0.to_be_bytes());
+    push_number(durable, out);
+    push_record(record, out);
 }
 
 impl SlotSnapshot {
