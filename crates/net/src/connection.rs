@@ -539,6 +539,16 @@ mod tests {
     }
 
     #[test]
+    fn what_arrives_together_is_looked_at_together() {
+        let mut reader = FrameReader::new();
+        reader.input.extend_from_slice(b"GET a\nGET b\nGET c\n");
+        reader.look_at_one(|_| panic!("there are three"));
+        let mut looked_at = Vec::new();
+        reader.frames_ahead((), |(), frames| looked_at.push(frames.count()), |(), _| Flow::Next);
+        assert_eq!(looked_at, [3]);
+    }
+
+    #[test]
     fn what_is_looked_at_first_is_handled_all_the_same() {
         let whole: &[&[u8]] =
             &[b"GET a\n", b"*2\r\n$3\r\nGET\r\n$1\r\nb\r\n", b"GET c\nGET d\n", b"*1\r\n$4\r\nPING\r\nPING\n"];

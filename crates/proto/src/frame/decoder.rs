@@ -444,6 +444,23 @@ mod tests {
     }
 
     #[test]
+    fn frames_behind_one_that_is_already_found_are_found_with_it() {
+        let mut input = b"PING\n".to_vec();
+        encode_array(&[&b"GET"[..], b"a"], &mut input);
+        encode_array(&[&b"GET"[..], b"b"], &mut input);
+        let mut whole = FrameDecoder::new();
+        assert_eq!(whole.find(&input, 32), Ok(3));
+        for cut in 0..=input.len() {
+            let mut decoder = FrameDecoder::new();
+            decoder.finds_one(&input[..cut]);
+            decoder.find(&input[..cut], 32).unwrap();
+            assert_eq!(decoder.find(&input, 32), Ok(3), "cut at {cut}");
+            let shown = |decoder: &FrameDecoder| format!("{:?}", decoder.found(&input).collect::<Vec<_>>());
+            assert_eq!(shown(&decoder), shown(&whole), "cut at {cut}");
+        }
+    }
+
+    #[test]
     fn frames_of_which_none_was_consumed_are_not_scanned_again() {
         let mut input = Vec::new();
         encode_array(&[&b"GET"[..], b"a"], &mut input);
