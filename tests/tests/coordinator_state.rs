@@ -78,6 +78,7 @@ fn without_a_coordinator_a_paused_node_goes_on_by_itself_and_a_dead_one_does_not
     let keys = [0, 1, 2].map(|index| cluster.key_led_by(index, "paused"));
     cluster.coordinator.process.kill();
     cluster.node(0).process.pause();
+    // Not a wait for anything: this is how long it is paused, several times as long as a lease.
     std::thread::sleep(Duration::from_secs(2));
     cluster.node(0).process.resume();
     let mut node = cluster.connect(1);

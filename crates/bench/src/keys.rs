@@ -91,10 +91,7 @@ impl Numbers {
     #[must_use]
     pub fn list(ascending: Vec<u32>) -> Self {
         let mut shuffled = ascending.clone();
-        let mut random = Random::new(u64::from(RUN));
-        for end in (1..shuffled.len()).rev() {
-            shuffled.swap(end, random.below(end as u64 + 1) as usize);
-        }
+        Random::new(1).shuffle(&mut shuffled);
         Self::List(List { ascending: ascending.into(), shuffled: shuffled.into() })
     }
 

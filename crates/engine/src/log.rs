@@ -355,7 +355,7 @@ impl Log {
         }
     }
 
-    /// Prefetches the memory that the next record will touch. This is the first of two calls; other slots can be prefetched
+    /// Prefetches memory that the next record will touch. This is the first of two calls; other slots can be prefetched
     /// in between.
     pub(crate) fn fetch(&self) {
         if let Some(state) = &self.state {

@@ -37,13 +37,6 @@ fn row(line: &str) -> Row {
     }
 }
 
-/// Fisher-Yates shuffle.
-fn shuffle<T>(items: &mut [T], random: &mut Random) {
-    for end in (2..=items.len()).rev() {
-        items.swap(end - 1, random.index(end));
-    }
-}
-
 /// `count` nodes of one cluster; each set has different names, and so different positions.
 fn named(set: usize, count: usize) -> Vec<NodeAddr> {
     (1..=count)
@@ -67,7 +60,7 @@ fn a_ring_joined_in_any_order_passes_every_vector() {
     // Rows of one ring are adjacent, so that each ring is built once.
     for group in rows().chunk_by(|a, b| a.virtual_nodes == b.virtual_nodes && a.nodes == b.nodes) {
         let mut nodes = group[0].nodes.clone();
-        shuffle(&mut nodes, &mut random);
+        random.shuffle(&mut nodes);
         let mut ring = HashRing::new(group[0].virtual_nodes);
         for node in nodes {
             assert!(ring.add(node));
@@ -99,7 +92,7 @@ fn the_slot_map_is_the_owners_of_first_positions_for_every_size_and_order() {
     for size in [1, 2, 3, 4, 5, 10, 40] {
         for virtual_nodes in [1, 3, 16] {
             let mut nodes = named(size, size);
-            shuffle(&mut nodes, &mut random);
+            random.shuffle(&mut nodes);
             let mut ring = HashRing::new(virtual_nodes);
             for node in nodes {
                 ring.add(node);

@@ -53,6 +53,13 @@ impl Random {
         items.get(self.index(items.len()))
     }
 
+    /// Puts the items into a random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for end in (2..=items.len()).rev() {
+            items.swap(end - 1, self.index(end));
+        }
+    }
+
     /// One of the numbers; 0 if there are none.
     pub fn one_of(&mut self, numbers: &[u64]) -> u64 {
         self.pick(numbers).copied().unwrap_or_default()

@@ -406,6 +406,7 @@ impl<B: Bugs> Slot<B> {
                 active.tell_durable(cx, durable, &primary.followers, turn);
             }
         }
+        // Before its term has begun, a slot that was only found keeps what it has.
         if primary.active.is_none() && !primary.is_open {
             return;
         }

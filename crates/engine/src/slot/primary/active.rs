@@ -11,8 +11,8 @@ use crate::waiting::Ticket;
 /// As many waiters in a slot are not worth looking through.
 const WAITERS_KEPT: usize = 64;
 
-/// State that a slot has once it has been written to while there were followers, or while too few copies were in sync; and
-/// once somebody waits in it, or a value in it has a deadline.
+/// State that a slot has once it has been written to while there were followers or too few copies were in sync, once
+/// somebody waits in it, or once a value in it has a deadline.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Active {
