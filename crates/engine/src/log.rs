@@ -164,12 +164,12 @@ impl Log {
         self.cold().map_or(0, |cold| cold.purged)
     }
 
-    /// Appends the next record, with its parts if it is a write of several keys. If it is not `kept`, nobody will ever
-    /// ask for it, and it does not go into the tail.
-    pub fn append(&mut self, entry: Entry, parts: Vec<Entry>, kept: bool, budget: &TailBudget) {
-        let record = &entry.record;
-        let Version { epoch, seq } = record.version();
-        let before = std::mem::replace(&mut self.last, record.version());
+    /// Appends the next record, with its parts if it is a write of several keys. It must then either be kept in the tail
+    /// or, if nobody will ever ask for it, the tail be dropped.
+    pub fn append(&mut self, record: &Record, parts: &[Entry]) {
+        let last = record.version();
+        let Version { epoch, seq } = last;
+        let before = std::mem::replace(&mut self.last, last);
         let state = self.state_mut();
         // The last term is that of the last record, whose epoch is closer at hand.
         if before.epoch != epoch || before.seq == 0 {
@@ -179,23 +179,25 @@ impl Log {
                 state.cold_mut().terms_forgotten = true;
             }
         }
-        let mut bytes = entry.bytes();
         if record.is_delete() {
             state.cold_mut().tombstones.push_back(record.clone());
         }
-        for part in &parts {
-            bytes += part.bytes();
-            if part.record.is_delete() {
-                state.cold_mut().tombstones.push_back(part.record.clone());
-            }
+        for part in parts.iter().filter(|part| part.record.is_delete()) {
+            state.cold_mut().tombstones.push_back(part.record.clone());
         }
-        if kept && budget.used() + bytes <= budget.limit {
-            budget.used.fetch_add(bytes, Ordering::Relaxed);
-            state.tail_bytes += bytes;
-            parts.into_iter().chain([entry]).for_each(|entry| state.tail.push_back(entry));
-        } else {
-            self.drop_tail(budget);
+    }
+
+    /// Keeps the last record and its parts in the tail, if they fit.
+    pub fn keep(&mut self, entry: Entry, parts: Vec<Entry>, budget: &TailBudget) {
+        let bytes = entry.bytes() + parts.iter().map(Entry::bytes).sum::<usize>();
+        if budget.used() + bytes > budget.limit {
+            return self.drop_tail(budget);
         }
+        budget.used.fetch_add(bytes, Ordering::Relaxed);
+        let state = self.state_mut();
+        state.tail_bytes += bytes;
+        parts.into_iter().for_each(|part| state.tail.push_back(part));
+        state.tail.push_back(entry);
     }
 
     /// Advances the durable mark; the tail up to it is no longer needed. The mark never moves back, nor past the end.
@@ -437,12 +439,17 @@ mod tests {
         Version { epoch: Epoch(epoch), seq }
     }
 
+    fn append(log: &mut Log, record: Record, replaced: Option<Record>, parts: Vec<Entry>, budget: &TailBudget) {
+        log.append(&record, &parts);
+        log.keep(Entry { record, replaced }, parts, budget);
+    }
+
     fn log_of(epochs: &[u64], budget: &TailBudget) -> Log {
         let mut log = Log::default();
         for (at, epoch) in epochs.iter().enumerate() {
             let op = Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None, reply: b"" };
             let record = Record::new(version(*epoch, at as u64 + 1), op);
-            log.append(Entry { record, replaced: None }, Vec::new(), true, budget);
+            append(&mut log, record, None, Vec::new(), budget);
         }
         log
     }
@@ -493,9 +500,9 @@ mod tests {
             Record::new(version(1, 2), Op::Multi { writes: Writes::known(&writes), identity: None, reply: b"" });
         let replaced = log.tail().first().cloned();
         let parts = record.parts().zip([replaced, None]).map(|(record, replaced)| Entry { record, replaced }).collect();
-        log.append(Entry { record, replaced: None }, parts, true, budget);
+        append(&mut log, record, None, parts, budget);
         let last = Record::entry(version(1, 3), b"k", Effect::Put(b"x"));
-        log.append(Entry { record: last, replaced: None }, Vec::new(), true, budget);
+        append(&mut log, last, None, Vec::new(), budget);
         log
     }
 
@@ -548,7 +555,7 @@ mod tests {
         assert!(log.cut(version(1, 2), &budget).is_none(), "what is durable is never cut");
         let record = |seq| Record::entry(version(1, seq), b"k", Effect::Put(b"v"));
         for seq in [5, 6] {
-            log.append(Entry { record: record(seq), replaced: Some(record(seq - 1)) }, Vec::new(), true, &budget);
+            append(&mut log, record(seq), Some(record(seq - 1)), Vec::new(), &budget);
         }
         assert_eq!(budget.used(), 8 * size, "with what they have replaced");
         log.set_durable_keeping_tail(5, &budget);

@@ -61,6 +61,10 @@ const HAS_REPLY: u64 = 1 << 61;
 /// The flag that a record holds an identity.
 const HAS_IDENTITY: u64 = 1 << 62;
 
+/// What the word of a short put without anything else has none of.
+const NOT_PLAIN: u64 = LONG | HAS_IDENTITY | HAS_REPLY | (7 << KIND_SHIFT);
+
+const _: () = assert!(Kind::Put as u64 == 0);
 const _: () = assert!(limits::CLIENT_BYTES + SEQ_BYTES <= u8::MAX as usize);
 const _: () = assert!(limits::KEY_BYTES as u64 <= LONG_KEY_MOST);
 
@@ -178,6 +182,15 @@ impl Record {
         (self.kind() == Kind::Multi).then(|| Writes::known(self.bytes().get(..self.end()).unwrap_or_default()))
     }
 
+    /// Whether the record is a write of this key.
+    pub(crate) fn has_key(&self, key: &[u8]) -> bool {
+        let word = self.0.word();
+        if word & LONG == 0 {
+            return (word >> KEY_SHIFT) & SHORT_KEY_MOST == key.len() as u64 && self.0.bytes().starts_with(key);
+        }
+        self.key() == key
+    }
+
     /// The key; empty if the record is not a write of one key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
@@ -187,6 +200,11 @@ impl Record {
     /// The value; `None` if the record is a tombstone or not a write of one key.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
+        let word = self.0.word();
+        if word & NOT_PLAIN == 0 {
+            // By far the most common case.
+            return self.0.bytes().get(((word >> KEY_SHIFT) & SHORT_KEY_MOST) as usize..);
+        }
         match self.kind() {
             Kind::Put => self.bytes().get(self.key_len()..self.end()),
             Kind::PutUntil => self.bytes().get(self.key_len()..self.end() - DEADLINE_BYTES),
@@ -302,6 +320,12 @@ impl Record {
                 Op::Write { key: self.key(), effect: self.effect(), identity: self.identity(), reply: self.reply() }
             }
         }
+    }
+
+    /// Whether the record is a write of several keys.
+    #[must_use]
+    pub(crate) fn is_multi(&self) -> bool {
+        self.kind() == Kind::Multi
     }
 
     /// Whether the record is a tombstone.

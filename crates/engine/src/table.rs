@@ -218,6 +218,19 @@ impl Table {
         self.records().map(Record::usage).fold(groups, std::ops::Add::add)
     }
 
+    /// How many groups it has.
+    pub(crate) fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The memory that its groups take beyond what `count` groups did.
+    pub(crate) fn grown_since(&self, count: usize) -> Usage {
+        if count == self.groups.len() {
+            return Usage::default();
+        }
+        Usage::of_values(self.group_bytes()) - Usage::of_values(bytes_of_groups(count))
+    }
+
     /// The memory that its groups take, in bytes.
     pub(crate) fn group_bytes(&self) -> usize {
         bytes_of_groups(self.groups.len())
@@ -268,7 +281,7 @@ impl Table {
         for distance in 0..self.groups.len() {
             let number = self.group_after(probe.home, distance);
             let group = self.groups.get(number)?;
-            if let Some((at, _)) = group.tagged(probe.tag).find(|(_, record)| record.key() == key) {
+            if let Some((at, _)) = group.tagged(probe.tag).find(|(_, record)| record.has_key(key)) {
                 return Some(Place { distance, group: number, at });
             }
             if group.passed == 0 {
@@ -320,10 +333,21 @@ fn bytes_of_groups(count: usize) -> usize {
 }
 
 impl Group {
-    /// The records with this tag, and their places.
+    /// The records with this tag, and their places; now and then one with another tag is among them.
     fn tagged(&self, tag: u8) -> impl Iterator<Item = (usize, &Record)> {
-        let tagged = self.tags.iter().zip(&self.records).enumerate().filter(move |(_, (its, _))| **its == tag);
-        tagged.filter_map(|(at, (_, record))| Some((at, record.as_ref()?)))
+        // All tags are compared at once (Warren, "Hacker's Delight", 6-1): a byte that is zero, because it has this
+        // tag, borrows from its highest bit. A byte above such a one may seem to be zero, too.
+        const LOW: u64 = u64::from_le_bytes([1; 8]);
+        const HIGH: u64 = LOW << 7;
+        let [a, b, c, d, e, f, g] = self.tags;
+        let differences = u64::from_le_bytes([a, b, c, d, e, f, g, self.passed]) ^ (LOW * u64::from(tag));
+        let mut zeros = differences.wrapping_sub(LOW) & !differences & (HIGH >> 8);
+        std::iter::from_fn(move || {
+            let at = zeros.trailing_zeros() as usize / 8;
+            zeros &= zeros.wrapping_sub(1);
+            Some((at, self.records.get(at)?))
+        })
+        .filter_map(|(at, record)| Some((at, record.as_ref()?)))
     }
 }
 

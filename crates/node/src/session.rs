@@ -170,8 +170,11 @@ fn answer_read(
     out: &mut Vec<u8>,
 ) -> Option<Body> {
     let body = record.filter(|_| wanted == Wanted::Value).and_then(|record| begin_body(record, encoding, out));
-    if body.is_none() {
-        answering::found(record, wanted, || driver.wall()).encode(encoding, out);
+    match (wanted, encoding, record.and_then(Record::value)) {
+        _ if body.is_some() => {}
+        // By far the most common case.
+        (Wanted::Value, Encoding::Array | Encoding::Resp3, Some(value)) => frame::push_word(value, out),
+        _ => answering::found(record, wanted, || driver.wall()).encode(encoding, out),
     }
     body
 }

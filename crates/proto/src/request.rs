@@ -203,6 +203,9 @@ impl<'a> NodeRequest<'a> {
     }
 
     fn parse_words(frame: Frame<'a>) -> Result<Self, ErrorReply> {
+        if let Some(usual) = Self::usual(frame) {
+            return Ok(usual);
+        }
         let mut verb = [0; VERB_BYTES];
         let (verb, rest) = split_verb(frame, &mut verb)?;
         match verb {
@@ -242,6 +245,23 @@ impl<'a> NodeRequest<'a> {
                 server::help(verb, rest)
             }
             _ => rest.redis(verb),
+        }
+    }
+}
+
+impl<'a> NodeRequest<'a> {
+    /// The most common requests in their most common form, which would be parsed to the same.
+    fn usual(frame: Frame<'a>) -> Option<Self> {
+        let Frame::Array(words) = frame else { return None };
+        match (words.exactly(), words.exactly()) {
+            (Some([b"GET", key]), _) => {
+                let read = Read { key: checked_key(key).ok()?, wanted: Wanted::Value, level: ReadLevel::default() };
+                Some(Self::Read(read))
+            }
+            (_, Some([b"SET" | b"PUT", key, value])) => {
+                Some(Self::Write(Write::new(checked_key(key).ok()?, Change::Put(value))))
+            }
+            _ => None,
         }
     }
 }
@@ -455,6 +475,31 @@ mod tests {
             assert!(matches!(coordinator(line), Err(ErrorReply::Protocol(_))), "{line}");
         }
         assert_eq!(NodeRequest::parse(Frame::Line(b"GET \xff")), Err(ErrorReply::NotText));
+    }
+
+    #[test]
+    fn the_most_common_requests_are_parsed_as_all_others_are() {
+        let array = |words: &[&[u8]]| {
+            let mut bytes = Vec::new();
+            crate::frame::encode_array(words, &mut bytes);
+            bytes
+        };
+        let parsed = |bytes: &[u8]| {
+            let mut decoder = crate::frame::FrameDecoder::new();
+            let (frame, _) = decoder.decode(bytes).unwrap().unwrap();
+            (NodeRequest::usual(frame).is_some(), format!("{:?}", NodeRequest::parse(frame)))
+        };
+        let long = vec![b'k'; limits::KEY_BYTES + 1];
+        for key in [&b"k"[..], b"", b"\r\n\xff", &long] {
+            let is_usual = key.len() <= limits::KEY_BYTES;
+            for (usual, other) in [("GET", "gEt"), ("SET", "set"), ("PUT", "puT")] {
+                let rest: &[&[u8]] = if usual == "GET" { &[key] } else { &[key, b"v"] };
+                let [usual, other] = [usual, other].map(|verb| parsed(&array(&[&[verb.as_bytes()], rest].concat())));
+                assert_eq!((usual.0, other.0), (is_usual, false));
+                assert_eq!(usual.1, other.1);
+            }
+        }
+        assert!(!parsed(&array(&[b"SET", b"k", b"v", b"NX"])).0);
     }
 
     #[test]

@@ -58,8 +58,8 @@ impl Turn {
 impl<B: Bugs> Node<B> {
     /// Passes on the effects of a call. No slot may be locked.
     pub(super) fn finish(&self, turn: &mut Turn) {
-        for (ticket, outcome) in turn.settled.drain(..) {
-            ticket.settle(outcome);
+        if !turn.settled.is_empty() {
+            turn.settled.drain(..).for_each(|(ticket, outcome)| ticket.settle(outcome));
         }
         if !turn.agenda.is_empty() {
             let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);

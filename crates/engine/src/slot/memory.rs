@@ -59,9 +59,9 @@ impl<B: Bugs> Slot<B> {
         added: Usage,
         change: impl FnOnce(&mut Table) -> Option<Record>,
     ) -> Option<Record> {
-        let groups = self.table.group_bytes();
+        let groups = self.table.group_count();
         let removed = change(&mut self.table);
-        let grown = Usage::of_values(self.table.group_bytes()) - Usage::of_values(groups);
+        let grown = self.table.grown_since(groups);
         let freed = removed.as_ref().map(Record::usage).unwrap_or_default();
         cx.memory.changed(added + grown - freed);
         removed

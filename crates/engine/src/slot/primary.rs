@@ -203,12 +203,16 @@ impl<B: Bugs> Slot<B> {
         let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
         let record = Record::new(version, op);
         let has_followers = matches!(&self.role, Role::Primary(primary) if !primary.followers.is_empty());
-        self.apply(cx, record.clone(), has_followers);
-        if record.has_deadline() {
-            self.note_deadline(cx, &record, turn);
-        }
-        for part in record.parts().filter(Record::has_deadline) {
-            self.note_deadline(cx, &part, turn);
+        // A clone is an atomic operation, as is dropping it.
+        let needed = (has_followers || record.has_deadline() || record.is_multi()).then(|| record.clone());
+        self.apply(cx, record, has_followers);
+        if let Some(record) = &needed {
+            if record.has_deadline() {
+                self.note_deadline(cx, record, turn);
+            }
+            for part in record.parts().filter(Record::has_deadline) {
+                self.note_deadline(cx, &part, turn);
+            }
         }
         if !has_followers {
             self.mark_progress(cx, turn);
@@ -222,10 +226,11 @@ impl<B: Bugs> Slot<B> {
         let active = primary.active.get_or_insert_default();
         active.last_write = cx.now;
         active.told = durable;
-        for follower in primary.followers.iter().filter(|follower| follower.progress.takes_records()) {
-            let record = record.clone();
-            follower.outbox.push(Item::Record { slot: cx.id, previous, durable, record });
-            turn.touch(&follower.outbox);
+        if let Some(record) = &needed {
+            for follower in primary.followers.iter().filter(|follower| follower.progress.takes_records()) {
+                follower.outbox.push(Item::Record { slot: cx.id, previous, durable, record: record.clone() });
+                turn.touch(&follower.outbox);
+            }
         }
         // No acknowledgement is waited for.
         if !primary.followers.iter().any(Follower::counts) {

@@ -314,10 +314,22 @@ impl<B: Bugs> Slot<B> {
             self.log.completions().insert(cx.now, identity, completion);
         }
         cx.noted.note_record(cx.id, self.log.durable(), &record);
-        let replaced = if record.is_write() { self.put(cx, record.clone()) } else { None };
-        let put = |record: Record| log::Entry { replaced: self.put(cx, record.clone()), record };
-        let parts = record.parts().map(put).collect();
-        self.log.append(log::Entry { record, replaced }, parts, kept, cx.tails);
+        let mut put = |record: Record| log::Entry { replaced: self.put(cx, record.clone()), record };
+        let parts: Vec<_> = if record.is_multi() { record.parts().map(&mut put).collect() } else { Vec::new() };
+        self.log.append(&record, &parts);
+        match (kept, record.is_write()) {
+            (true, true) => {
+                let replaced = self.put(cx, record.clone());
+                self.log.keep(log::Entry { record, replaced }, parts, cx.tails);
+            }
+            (true, false) => self.log.keep(log::Entry { record, replaced: None }, parts, cx.tails),
+            (false, is_write) => {
+                self.log.drop_tail(cx.tails);
+                if is_write {
+                    self.put(cx, record);
+                }
+            }
+        }
     }
 
     /// A planted bug: whatever a fill does not name is assumed to be unchanged since this copy was away.

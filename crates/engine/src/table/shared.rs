@@ -49,8 +49,7 @@ impl Shared {
     /// # Panics
     /// The word states a different length.
     pub(crate) fn new(word: u64, first: &[u8], others: &[&[u8]]) -> Self {
-        let parts = || [first].into_iter().chain(others.iter().copied()).filter(|part| !part.is_empty());
-        let len = parts().map(<[u8]>::len).sum::<usize>();
+        let len = first.len() + others.iter().map(|part| part.len()).sum::<usize>();
         assert_eq!(len_in(word), len, "the word says how many bytes there are");
         let layout = layout(len);
         // SAFETY: the layout includes at least a head, so its size is not zero.
@@ -60,7 +59,7 @@ impl Shared {
         // SAFETY: the memory is new, so nobody else has it; its layout has the size and alignment for a head.
         unsafe { head.write(Head { count: AtomicU16::new(1), mark: AtomicU16::new(0), word }) };
         let mut at = HEAD_BYTES;
-        for part in parts() {
+        for part in [first].iter().chain(others).filter(|part| !part.is_empty()) {
             // SAFETY: the parts are `len` bytes in total, for which the layout has room behind the head, so `at` and
             // `at + part.len()` are within it. A part is borrowed, so it cannot overlap memory that is new.
             unsafe { memory.add(at).copy_from_nonoverlapping(part.as_ptr(), part.len()) };

@@ -137,6 +137,11 @@ impl FrameDecoder {
         }
         let mut start = self.found.last().map_or(0, |last| last.end);
         while self.found.len() < most {
+            if let Some(found) = self.usual_array(buf, start) {
+                start = found.end;
+                self.found.push(found);
+                continue;
+            }
             let first = if self.is_inside_frame() { self.words_found() } else { self.spans.len() };
             let complete = match self.advance(buf.get(start..).unwrap_or_default()) {
                 Ok(Some(complete)) => complete,
@@ -155,6 +160,25 @@ impl FrameDecoder {
             start = end;
         }
         Ok(self.found.len())
+    }
+
+    /// The array that begins at `start`, if it has arrived whole and its lengths are usual, as nearly every array's are.
+    /// Otherwise nothing changes.
+    fn usual_array(&mut self, buf: &[u8], start: usize) -> Option<Found> {
+        if self.is_inside_frame() || self.limits != FrameLimits::Authenticated {
+            return None;
+        }
+        let (count, mut end) = usual_header(buf, start, b'*')?;
+        let first = self.spans.len();
+        for _ in 0..count {
+            let Some((span, behind)) = usual_word(buf, start, end) else {
+                self.spans.truncate(first);
+                return None;
+            };
+            self.spans.push(span);
+            end = behind;
+        }
+        Some(Found { start, end, words: Some((first, self.spans.len())) })
     }
 
     /// Whether all of `buf` is exactly one frame; if so, it is found.
@@ -301,6 +325,39 @@ impl FrameDecoder {
     }
 }
 
+/// A length of so many digits is below every limit, for words and for their number.
+const USUAL_DIGITS: usize = 5;
+
+const _: () =
+    assert!(10usize.pow(USUAL_DIGITS as u32) < limits::ARRAY_WORDS && USUAL_DIGITS < limits::ARRAY_HEADER_BYTES);
+
+/// Reads a header line with a usual length at `at`, whole: the length, and where the line ends.
+fn usual_header(buf: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
+    let digit = |at: usize| Some(usize::from(buf.get(at)?.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
+    if *buf.get(at)? != mark {
+        return None;
+    }
+    let first = at + 1;
+    let (mut number, mut at) = (digit(first)?, first + 1);
+    while let Some(digit) = digit(at) {
+        number = 10 * number + digit;
+        at += 1;
+        if at - first > USUAL_DIGITS {
+            return None;
+        }
+    }
+    (buf.get(at..at + 2)? == b"\r\n").then_some((number, at + 2))
+}
+
+/// Reads a word of usual length at `at`, whole, in an array that begins at `start`: where it lies in the array, and where
+/// it ends in the buffer.
+fn usual_word(buf: &[u8], start: usize, at: usize) -> Option<(Span, usize)> {
+    let (len, at) = usual_header(buf, at, b'$')?;
+    let end = at + len;
+    let is_whole = buf.get(end..end + 2)? == b"\r\n" && end - start <= limits::ARRAY_BYTES;
+    is_whole.then(|| (Span { start: fits(at - start), len: fits(len) }, end + 2))
+}
+
 /// Reads a header line that gives a length, such as `*3` or `$12`: the length and how many bytes the line has; `None` if
 /// it has not arrived whole.
 fn header(header: &[u8], mark: u8) -> Result<Option<(usize, usize)>, ErrorReply> {
@@ -380,187 +437,4 @@ fn without_carriage_return(line: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::encode_array;
-
-    fn words_of(input: &[u8]) -> Result<Option<Vec<Vec<u8>>>, ErrorReply> {
-        let mut decoder = FrameDecoder::new();
-        Ok(decoder.decode(input)?.map(|(frame, _)| match frame {
-            Frame::Line(line) => vec![line.to_vec()],
-            Frame::Array(words) => words.map(<[u8]>::to_vec).collect(),
-        }))
-    }
-
-    #[test]
-    fn a_frame_is_found_however_it_is_cut() {
-        let mut array = Vec::new();
-        encode_array(&[&b"PUT"[..], b"key", b"line\r\nbreak", b""], &mut array);
-        for whole in [array, b"PUT a b c \r\n".to_vec()] {
-            let mut decoder = FrameDecoder::new();
-            for cut in 0..whole.len() {
-                assert!(decoder.decode(&whole[..cut]).unwrap().is_none(), "cut at {cut}");
-                assert_eq!(decoder.is_inside_frame(), cut > 0);
-            }
-            let (_, consumed) = decoder.decode(&whole).unwrap().unwrap();
-            assert_eq!(consumed, whole.len());
-            assert!(!decoder.is_inside_frame());
-        }
-    }
-
-    #[test]
-    fn frames_are_found_together_and_those_not_consumed_are_found_again() {
-        let mut input = b"PING\r\n".to_vec();
-        encode_array(&[&b"GET"[..], b"a"], &mut input);
-        encode_array::<&[u8]>(&[], &mut input);
-        encode_array(&[&b"PUT"[..], b"b", b"*3"], &mut input);
-        let shown = |frame: Frame<'_>| match frame {
-            Frame::Line(line) => vec![line.to_vec()],
-            Frame::Array(words) => words.map(<[u8]>::to_vec).collect(),
-        };
-        let all = [&b"PING"[..], b"GET a", b"", b"PUT b *3"];
-        for most in 1..6 {
-            for done_at_once in 1..=most {
-                for cut in 0..=input.len() {
-                    let (mut decoder, mut buf, mut seen) = (FrameDecoder::new(), input[..cut].to_vec(), Vec::new());
-                    let mut rest = Some(&input[cut..]);
-                    loop {
-                        let found = decoder.find(&buf, most).unwrap();
-                        assert_eq!(decoder.found(&buf).len(), found);
-                        let done = found.min(done_at_once);
-                        seen.extend(decoder.found(&buf).take(done).map(|frame| shown(frame).join(&b' ')));
-                        let consumed = decoder.consume(done);
-                        buf.drain(..consumed);
-                        if found == 0 {
-                            let Some(rest) = rest.take() else { break };
-                            buf.extend_from_slice(rest);
-                        }
-                    }
-                    assert_eq!(seen, all, "{most} at most, {done_at_once} at once, cut at {cut}");
-                    assert!(buf.is_empty() && !decoder.is_inside_frame() && decoder.spans.is_empty());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn frames_behind_one_that_is_already_found_are_found_with_it() {
-        let mut input = b"PING\n".to_vec();
-        encode_array(&[&b"GET"[..], b"a"], &mut input);
-        encode_array(&[&b"GET"[..], b"b"], &mut input);
-        let mut whole = FrameDecoder::new();
-        assert_eq!(whole.find(&input, 32), Ok(3));
-        for cut in 0..=input.len() {
-            let mut decoder = FrameDecoder::new();
-            decoder.finds_one(&input[..cut]);
-            decoder.find(&input[..cut], 32).unwrap();
-            assert_eq!(decoder.find(&input, 32), Ok(3), "cut at {cut}");
-            let shown = |decoder: &FrameDecoder| format!("{:?}", decoder.found(&input).collect::<Vec<_>>());
-            assert_eq!(shown(&decoder), shown(&whole), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn frames_of_which_none_was_consumed_are_not_scanned_again() {
-        let mut input = Vec::new();
-        encode_array(&[&b"GET"[..], b"a"], &mut input);
-        let long = input.len();
-        encode_array(&[&b"GET"[..], b"b"], &mut input);
-        let mut decoder = FrameDecoder::new();
-        assert_eq!(decoder.find(&input, 2), Ok(2));
-        assert_eq!(decoder.consume(0), 0);
-        // Scanning it again would find that it is no array.
-        let mut changed = input.clone();
-        changed[0] = b'x';
-        assert_eq!(decoder.find(&changed, 2), Ok(2));
-        assert_eq!(decoder.find(&input, 1), Ok(1), "and no more than asked for");
-        assert_eq!(decoder.consume(1), long);
-    }
-
-    #[test]
-    fn what_stands_before_a_bad_frame_is_found_first() {
-        let input = b"PING\n*1\r\n$4\r\nPING\r\n*2\r\n$1\r\na\r\nx";
-        let mut decoder = FrameDecoder::new();
-        assert_eq!(decoder.find(input, 32), Ok(2));
-        let rest = &input[decoder.consume(2)..];
-        assert!(rest.starts_with(b"*2") && matches!(decoder.find(rest, 32), Err(ErrorReply::Protocol(_))));
-    }
-
-    #[test]
-    fn lines_lose_their_line_end_only() {
-        assert_eq!(words_of(b" a b \r\nrest").unwrap().unwrap(), [b" a b ".to_vec()]);
-        assert_eq!(words_of(b"\n").unwrap().unwrap(), [b"".to_vec()]);
-        assert_eq!(words_of(b"a\r\r\n").unwrap().unwrap(), [b"a\r".to_vec()]);
-    }
-
-    #[test]
-    fn an_array_of_less_than_no_words_has_none() {
-        for input in [&b"*0\r\n"[..], b"*-1\r\n", b"*-12\r\n"] {
-            assert_eq!(words_of(input).unwrap().unwrap(), Vec::<Vec<u8>>::new());
-        }
-    }
-
-    #[test]
-    fn lengths_are_refused_before_the_bytes_come() {
-        assert_eq!(words_of(b"*1048577\r\n"), Err(ErrorReply::TooManyWords { words: 1_048_577 }));
-        assert!(matches!(words_of(b"*1\r\n$67108865\r\n"), Err(ErrorReply::TooLong { .. })));
-        assert!(matches!(words_of(b"*99999999999999999999999\r\n"), Err(ErrorReply::TooManyWords { .. })));
-    }
-
-    #[test]
-    fn what_is_no_array_is_refused() {
-        for input in [
-            &b"*x\r\n"[..],
-            b"*-x\r\n",
-            b"*-\r\n",
-            b"*1\n$1\r\na\r\n",
-            b"*1\r\n+OK\r\n",
-            b"*1\r\n$1\r\nabc",
-            b"*1\r\n$-1\r\n",
-            &[b'*'; 40],
-        ] {
-            assert!(matches!(words_of(input), Err(ErrorReply::Protocol(_))), "{input:?}");
-        }
-    }
-
-    #[test]
-    fn a_header_is_taken_up_to_its_limit() {
-        for (len, is_taken) in [(limits::ARRAY_HEADER_BYTES, true), (limits::ARRAY_HEADER_BYTES + 1, false)] {
-            let header = format!("*{}1\r\n", "0".repeat(len - 4));
-            assert_eq!(header.len(), len);
-            assert_eq!(FrameDecoder::new().decode(header.as_bytes()).is_ok(), is_taken, "{len} bytes");
-        }
-    }
-
-    #[test]
-    fn an_unauthenticated_client_may_send_little() {
-        let array = |words: &[&[u8]]| {
-            let mut bytes = Vec::new();
-            encode_array(words, &mut bytes);
-            bytes
-        };
-        let decode = |bytes: &[u8]| {
-            let mut decoder = FrameDecoder::new();
-            decoder.limit_unauthenticated(true);
-            decoder.decode(bytes).map(|found| found.is_some()).map_err(|error| error.to_string())
-        };
-        let most = [&b"w"[..]; limits::UNAUTHENTICATED_WORDS];
-        assert_eq!(decode(&array(&most)), Ok(true));
-        assert_eq!(decode(b"*17\r\n"), Err("ERR Protocol error: unauthenticated multibulk length".to_owned()));
-        let room = limits::UNAUTHENTICATED_BYTES - b"*1\r\n$65536\r\n".len();
-        assert_eq!(decode(&array(&[&vec![b'w'; room]])), Ok(true));
-        for bytes in [format!("*1\r\n${}\r\n", room + 1), format!("*2\r\n$1\r\na\r\n${}\r\n", usize::MAX)] {
-            assert_eq!(decode(bytes.as_bytes()), Err("ERR Protocol error: unauthenticated bulk length".to_owned()));
-        }
-        let line = vec![b'a'; limits::UNAUTHENTICATED_BYTES + 1];
-        assert_eq!(decode(&line[..limits::UNAUTHENTICATED_BYTES]), Ok(false));
-        assert_eq!(
-            decode(&line),
-            Err("TOOLONG line before AUTH of 65537 bytes, the limit is 65536; nothing was changed".to_owned())
-        );
-        let mut decoder = FrameDecoder::new();
-        decoder.limit_unauthenticated(true);
-        decoder.limit_unauthenticated(false);
-        assert!(decoder.decode(&line).is_ok(), "one who has authenticated may send more");
-    }
-}
+mod tests;
