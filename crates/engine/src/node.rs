@@ -272,7 +272,7 @@ impl<B: Bugs> Node<B> {
         read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<Executed<R>, Refusal> {
         let mut state = self.slot(slot);
-        let cx = self.cx(Timestamp::default(), slot);
+        let cx = &self.cx(Timestamp::default(), slot);
         let answer = state.read(cx, key, level, clock, waiting, turn, read);
         drop(state);
         if level == ReadLevel::Linear {
@@ -293,7 +293,7 @@ impl<B: Bugs> Node<B> {
         clock: impl Fn() -> Timestamp,
         read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<R, Refusal> {
-        let cx = self.cx(Timestamp::default(), slot);
+        let cx = &self.cx(Timestamp::default(), slot);
         let slot = self.slot(slot);
         if slot.holds_copy() { Ok(read(slot.get(cx, key, clock))) } else { Err(Refusal::NotHere) }
     }
@@ -304,7 +304,7 @@ impl<B: Bugs> Node<B> {
     /// # Errors
     /// This node does not lead the slot.
     pub fn idle(&self, slot: SlotId, key: &[u8], now: Timestamp) -> Result<Option<Duration>, Refusal> {
-        let cx = self.cx(now, slot);
+        let cx = &self.cx(now, slot);
         let age = self.slot(slot).age(cx, key)?;
         Ok(age.map(|age| self.memory.idle(age, now)))
     }
@@ -334,7 +334,7 @@ impl<B: Bugs> Node<B> {
         listing: &mut Listing,
     ) {
         let mut state = self.slot(slot);
-        let cx = self.cx(clock(), slot);
+        let cx = &self.cx(clock(), slot);
         let is_listed = if list.at_replica {
             let holds_copy = state.holds_copy();
             if holds_copy {
@@ -390,7 +390,9 @@ impl<B: Bugs> Node<B> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Refusal::NotHere);
         }
-        state.write(SlotContext { memory_slack, ..self.cx(now, slot) }, write, waiting, turn)
+        let mut cx = self.cx(now, slot);
+        cx.memory_slack = memory_slack;
+        state.write(&cx, write, waiting, turn)
     }
 
     /// Where requests for a slot go.
@@ -443,7 +445,7 @@ impl<B: Bugs> Node<B> {
     /// Whether this node serves a slot now.
     #[must_use]
     pub fn is_serving(&self, now: Timestamp, slot: SlotId) -> bool {
-        self.slot(slot).is_serving(self.cx(now, slot))
+        self.slot(slot).is_serving(&self.cx(now, slot))
     }
 
     /// Whether this node leads a slot that another member of its in-sync set could lead.

@@ -184,16 +184,16 @@ impl Record {
 
     /// Whether the record is a write of this key.
     pub(crate) fn has_key(&self, key: &[u8]) -> bool {
-        let word = self.0.word();
-        if word & LONG == 0 {
-            return (word >> KEY_SHIFT) & SHORT_KEY_MOST == key.len() as u64 && self.0.bytes().starts_with(key);
-        }
         self.key() == key
     }
 
     /// The key; empty if the record is not a write of one key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
+        let word = self.0.word();
+        if word & LONG == 0 {
+            return self.0.bytes().get(..((word >> KEY_SHIFT) & SHORT_KEY_MOST) as usize).unwrap_or_default();
+        }
         self.bytes().get(..self.key_len()).unwrap_or_default()
     }
 

@@ -228,15 +228,16 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// The record of a key, unless deleted or expired. `clock` is read only if that matters.
-    pub(crate) fn get(&self, cx: SlotContext<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
+    #[inline]
+    pub(crate) fn get(&self, cx: &SlotContext<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
         let record = self.table.get(cx.hasher, key).filter(|record| !record.is_delete())?;
         cx.was_used(record);
-        let is_expired = record.has_deadline() && record.is_expired(SlotContext { now: clock(), ..cx }.wall());
+        let is_expired = record.has_deadline() && record.is_expired(SlotContext { now: clock(), ..*cx }.wall());
         (!is_expired).then_some(record)
     }
 
     /// Lists the keys of the local copy, whatever its role, except those past their deadline; returns the expired ones.
-    pub(crate) fn list_copy(&mut self, cx: SlotContext<'_>, listing: &mut Listing) -> Vec<Record> {
+    pub(crate) fn list_copy(&mut self, cx: &SlotContext<'_>, listing: &mut Listing) -> Vec<Record> {
         let before = Usage::of_values(self.table.order_bytes());
         let records = self.table.records_from(listing.start());
         let expired = listing.take_slot(cx.wall(), records);
@@ -282,7 +283,7 @@ impl<B: Bugs> Slot<B> {
     /// Takes on the role that a newer configuration assigns to this node. `outbox` returns the queue to another node.
     pub(crate) fn configure(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         config: &SlotConfig,
         cluster_settings: &ClusterSettings,
         outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
@@ -322,14 +323,14 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Becomes a copy that does not yet know where its primary stands.
-    fn become_replica(&mut self, cx: SlotContext<'_>, epoch: Epoch, turn: &mut Turn) {
+    fn become_replica(&mut self, cx: &SlotContext<'_>, epoch: Epoch, turn: &mut Turn) {
         self.leave_role(cx, epoch, turn);
         self.hear_of(cx, epoch);
         self.role = Role::Replica(replica::Replica::default());
     }
 
     /// Raises the highest known epoch.
-    fn hear_of(&mut self, cx: SlotContext<'_>, epoch: Epoch) {
+    fn hear_of(&mut self, cx: &SlotContext<'_>, epoch: Epoch) {
         if epoch > self.epoch {
             self.epoch = epoch;
             cx.noted.note_epoch(cx.id, epoch);
@@ -337,7 +338,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Reports that another node leads the slot now. After a hand-over that is expected, so nothing is reported.
-    fn tell_deposed(&self, cx: SlotContext<'_>, turn: &mut Turn) {
+    fn tell_deposed(&self, cx: &SlotContext<'_>, turn: &mut Turn) {
         if self.is_primary() && !self.is_handing_over() {
             turn.events.push(Event::Deposed(cx.id));
         }
@@ -345,7 +346,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Ends the current role, because this epoch has another primary. Waiting requests are lost; a promise to the
     /// primary that was followed remains binding.
-    fn leave_role(&mut self, cx: SlotContext<'_>, epoch: Epoch, turn: &mut Turn) {
+    fn leave_role(&mut self, cx: &SlotContext<'_>, epoch: Epoch, turn: &mut Turn) {
         match std::mem::take(&mut self.role) {
             Role::Idle => {}
             Role::Primary(mut primary) => turn.lose_all(primary.take_tickets()),
@@ -364,7 +365,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Drops the copy and its role.
-    pub(crate) fn give_up(&mut self, cx: SlotContext<'_>) {
+    pub(crate) fn give_up(&mut self, cx: &SlotContext<'_>) {
         if self.last() != Version::NONE {
             cx.noted.note_drop(cx.id);
         }
@@ -418,7 +419,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Replaces everything the slot holds.
-    fn install(&mut self, cx: SlotContext<'_>, whole: SlotSnapshot) {
+    fn install(&mut self, cx: &SlotContext<'_>, whole: SlotSnapshot) {
         let SlotSnapshot { epoch, last, durable, purged, terms, records, completions, tail } = whole;
         self.epoch = self.epoch.max(epoch);
         // Tombstones that cutting the tail would restore have to be purged eventually, like the others.
@@ -441,7 +442,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Replays an entry; `false` if it does not follow on from the current state.
-    pub(crate) fn replay(&mut self, cx: SlotContext<'_>, entry: Entry) -> bool {
+    pub(crate) fn replay(&mut self, cx: &SlotContext<'_>, entry: Entry) -> bool {
         match entry {
             Entry::Record { durable, record, .. } => {
                 if record.version() <= self.last() || record.version().seq != self.last().seq + 1 {
@@ -481,7 +482,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Archives what this copy has after `seq`. Records that later writes have overwritten and the tail no longer holds
     /// are only counted.
-    fn archive_all_after(&self, cx: SlotContext<'_>, seq: u64, turn: &mut Turn) {
+    fn archive_all_after(&self, cx: &SlotContext<'_>, seq: u64, turn: &mut Turn) {
         let last = self.log.last().seq;
         let mut records = self.log.tail();
         let is_whole = records.first().is_some_and(|first| first.version().seq <= seq + 1);
@@ -496,7 +497,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Archives records that were cut away.
-    fn archive(&self, cx: SlotContext<'_>, records: Vec<Record>, common: Version, lost: u64, turn: &mut Turn) {
+    fn archive(&self, cx: &SlotContext<'_>, records: Vec<Record>, common: Version, lost: u64, turn: &mut Turn) {
         if self.bugs.plants(Bug::LossUntold) {
             return;
         }

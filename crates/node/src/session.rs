@@ -210,17 +210,17 @@ impl<'a> ClientSession<'a> {
         let (response, flow) = match request {
             NodeRequest::Read(read) => {
                 let level = self.read();
-                return self.key_request(KeyRequest::Read(Read { level, ..read }), encoding, out);
+                return self.key_request(&KeyRequest::Read(Read { level, ..read }), encoding, out);
             }
             NodeRequest::PutLine { key, value } => {
                 let is_node = |addr: &NodeAddr| self.driver.node().map().is_some_and(|map| map.is_node(addr));
                 let put = Write::new(key, Change::Put(split_replicas_word(value, is_node)));
                 let ack = self.ack();
-                return self.key_request(KeyRequest::Write(Write { ack, ..put }), encoding, out);
+                return self.key_request(&KeyRequest::Write(Write { ack, ..put }), encoding, out);
             }
             NodeRequest::Write(write) => {
                 let ack = self.ack();
-                return self.key_request(KeyRequest::Write(Write { ack, ..write }), encoding, out);
+                return self.key_request(&KeyRequest::Write(Write { ack, ..write }), encoding, out);
             }
             NodeRequest::Page(page) => {
                 let level = self.read();
@@ -258,7 +258,7 @@ impl<'a> ClientSession<'a> {
     }
 
     /// Executes a request for a key, or defers it if it cannot be executed locally right away.
-    fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+    fn key_request(&mut self, request: &KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.slots_ahead.take(request.key()).unwrap_or_else(|| self.driver.node().slot_of(request.key()));
         // One client's requests for one key are carried out in order.
         if self.deferred.blocks(slot) { Flow::Settle } else { self.request_in_slot(slot, request, encoding, out) }
@@ -268,7 +268,7 @@ impl<'a> ClientSession<'a> {
     fn request_in_slot(
         &mut self,
         slot: SlotId,
-        request: KeyRequest<'_>,
+        request: &KeyRequest<'_>,
         encoding: Encoding,
         out: &mut Vec<u8>,
     ) -> Flow {
@@ -276,18 +276,18 @@ impl<'a> ClientSession<'a> {
             return Flow::Settle;
         }
         let now = self.batch().now;
-        self.unanswered.add(now, stats::kind(&request));
+        self.unanswered.add(now, stats::kind(request));
         match request {
             KeyRequest::Read(read) => self.read_request(slot, read, encoding, out),
             KeyRequest::Write(write) => self.write_request(slot, write, encoding, out),
         }
     }
 
-    fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+    fn read_request(&mut self, slot: SlotId, read: &Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let Self { driver, deferred, waits, body, turn, must_persist, .. } = self;
         if read.wanted == Wanted::Detail(Detail::Idle) {
             // Only the primary knows it, and only roughly.
-            let read = Read { level: ReadLevel::Local, ..read };
+            let read = Read { level: ReadLevel::Local, ..*read };
             deferred.defer(slot, KeyRequest::Read(read), encoding);
             return Flow::Next;
         }
@@ -299,7 +299,7 @@ impl<'a> ClientSession<'a> {
         if read.level == ReadLevel::Local {
             let take = |record: Option<&Record>| answer(record, deferred);
             if node.read(slot, read.key, read.level, clock, waiting, turn, take).is_err() {
-                deferred.defer(slot, KeyRequest::Read(read), encoding);
+                deferred.defer(slot, KeyRequest::Read(*read), encoding);
             }
         } else {
             // Encoded after the slot is unlocked: it may be long.
@@ -314,9 +314,9 @@ impl<'a> ClientSession<'a> {
                     let found = |out: &mut Vec<u8>| {
                         answering::found(found.as_ref(), read.wanted, || driver.wall()).encode(encoding, out);
                     };
-                    deferred.defer_carried_out(slot, KeyRequest::Read(read), encoding, ticket, found);
+                    deferred.defer_carried_out(slot, KeyRequest::Read(*read), encoding, ticket, found);
                 }
-                Err(_) => deferred.defer(slot, KeyRequest::Read(read), encoding),
+                Err(_) => deferred.defer(slot, KeyRequest::Read(*read), encoding),
             }
         }
         match &self.body {
@@ -326,7 +326,7 @@ impl<'a> ClientSession<'a> {
         }
     }
 
-    fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+    fn write_request(&mut self, slot: SlotId, write: &Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         if !self.batch().takes_writes
             && let Some(refusal) = self.driver.disk_refusal(slot)
         {
@@ -335,7 +335,7 @@ impl<'a> ClientSession<'a> {
         }
         self.written.add(slot, write.ack);
         let now = self.batch().now;
-        let written = self.driver.node().write(now, slot, &write, &self.waits.waiting, &mut self.turn);
+        let written = self.driver.node().write(now, slot, write, &self.waits.waiting, &mut self.turn);
         self.must_persist |= !matches!(written, Err(Refusal::NotHere));
         match written {
             // By far the most common case.
@@ -345,13 +345,13 @@ impl<'a> ClientSession<'a> {
                 Response::Ok.encode(encoding, self.deferred.place(out));
             }
             Ok(Executed { answer, ticket: None }) => {
-                answering::written(&answer, &write).encode(encoding, self.deferred.place(out));
+                answering::written(&answer, write).encode(encoding, self.deferred.place(out));
             }
             Ok(Executed { answer, ticket: Some(ticket) }) => {
-                let encode = |out: &mut Vec<u8>| answering::written(&answer, &write).encode(encoding, out);
-                self.deferred.defer_carried_out(slot, KeyRequest::Write(write), encoding, ticket, encode);
+                let encode = |out: &mut Vec<u8>| answering::written(&answer, write).encode(encoding, out);
+                self.deferred.defer_carried_out(slot, KeyRequest::Write(*write), encoding, ticket, encode);
             }
-            Err(Refusal::NotHere) => self.deferred.defer(slot, KeyRequest::Write(write), encoding),
+            Err(Refusal::NotHere) => self.deferred.defer(slot, KeyRequest::Write(*write), encoding),
             Err(refusal) => {
                 let error = answering::refused(refusal, self.driver);
                 Response::Error(error).encode(encoding, self.deferred.place(out));
@@ -398,16 +398,18 @@ impl<'a> ClientSession<'a> {
     }
 
     fn batch(&mut self) -> Batch {
-        let (driver, pauses_seen) = (self.driver, self.pauses_seen);
-        *self.batch.get_or_insert_with(|| {
-            let now = driver.clock().now();
-            Batch {
-                now,
-                cluster_settings: driver.cluster_settings(),
-                takes_writes: driver.takes_writes(),
-                is_outdated: driver.awake().has_paused_since(pauses_seen, now),
-                knows_settings: driver.knows_settings(),
-            }
+        self.batch.unwrap_or_else(|| self.begin_batch())
+    }
+
+    #[cold]
+    fn begin_batch(&mut self) -> Batch {
+        let (driver, now) = (self.driver, self.driver.clock().now());
+        *self.batch.insert(Batch {
+            now,
+            cluster_settings: driver.cluster_settings(),
+            takes_writes: driver.takes_writes(),
+            is_outdated: driver.awake().has_paused_since(self.pauses_seen, now),
+            knows_settings: driver.knows_settings(),
         })
     }
 

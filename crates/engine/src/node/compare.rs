@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 impl<B: Damaged> Node<B> {
     /// Damages the copy of a slot, as broken memory would. `false` if it holds nothing.
     pub fn damage(&self, slot: SlotId, damage: Damage) -> bool {
-        let cx = self.cx(Timestamp::default(), slot);
+        let cx = &self.cx(Timestamp::default(), slot);
         self.slot(slot).damage(cx, damage)
     }
 }
@@ -85,7 +85,7 @@ impl<B: Bugs> Node<B> {
                 let Some(task) = comparisons.next(now) else { break };
                 (task, comparisons.next_query())
             };
-            let begun = self.slot(task.slot).compare(self.cx(now, task.slot), query, task.floor, turn);
+            let begun = self.slot(task.slot).compare(&self.cx(now, task.slot), query, task.floor, turn);
             turn.to_digest.extend(self.comparisons().begun(now, query, task, begun));
         }
         let repairing = self.comparisons().repairing();
@@ -103,7 +103,7 @@ impl<B: Bugs> Node<B> {
         for Difference { slot, epoch, at, who, addr } in differences {
             self.event(Event::Differs(slot, addr, at));
             let mut state = self.slot(slot);
-            let is_expelled = state.follower_differs(self.cx(now, slot), who, epoch, turn);
+            let is_expelled = state.follower_differs(&self.cx(now, slot), who, epoch, turn);
             let version = state.config();
             drop(state);
             if is_expelled {

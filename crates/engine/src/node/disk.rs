@@ -129,7 +129,7 @@ impl<B: Bugs> Node<B> {
     }
 
     fn replay_in_slot(&self, slot: SlotId, entry: Entry) -> bool {
-        self.slot(slot).replay(self.cx(self.last_tick(), slot), entry)
+        self.slot(slot).replay(&self.cx(self.last_tick(), slot), entry)
     }
 }
 

@@ -45,11 +45,11 @@ impl<B: Bugs> Node<B> {
             }
             LinkReply::Memory { over } => from.set_over_memory(over),
             LinkReply::Behind { slot, epoch, stamp, last } if self.has_slot(slot) => {
-                let cx = self.cx(now, slot);
+                let cx = &self.cx(now, slot);
                 self.slot(slot).follower_is_behind(cx, from.to, epoch, stamp, last, turn);
             }
             LinkReply::Deposed { slot, epoch } if self.has_slot(slot) => {
-                self.slot(slot).depose(self.cx(now, slot), epoch, turn);
+                self.slot(slot).depose(&self.cx(now, slot), epoch, turn);
             }
             LinkReply::Compared { slot, query, compared } if self.has_slot(slot) => {
                 self.handle_compared(now, from.to, slot, query, compared, turn);
@@ -79,7 +79,7 @@ impl<B: Bugs> Node<B> {
         while self.pace.allows(now)
             && let Some(slot) = outbox.next_fill()
         {
-            let bytes = self.slot(slot).fill(self.cx(now, slot), outbox.to);
+            let bytes = self.slot(slot).fill(&self.cx(now, slot), outbox.to);
             self.pace.spend(now, bytes);
         }
     }
@@ -97,13 +97,13 @@ impl<B: Bugs> Node<B> {
         self.proposals().expel.insert(outbox.to, expel);
         outbox.restart();
         for slot in self.bits.slots() {
-            self.slot(slot).realign_follower(self.cx(now, slot), outbox.to);
+            self.slot(slot).realign_follower(&self.cx(now, slot), outbox.to);
         }
     }
 
     fn handle_acked(&self, now: Timestamp, from: Incarnation, acked: Acked, turn: &mut Turn) {
         let slot = acked.slot();
-        let cx = self.cx(now, slot);
+        let cx = &self.cx(now, slot);
         let mut state = self.slot(slot);
         let effects = match acked {
             Acked::Aligned { stamp, seq, .. } | Acked::Filled { stamp, seq, .. } => {
@@ -171,7 +171,7 @@ impl<B: Bugs> Node<B> {
         replies: &mut Vec<u8>,
     ) {
         // IMPORTANT: the refusal of a message is sent before the acknowledgement that counts the message.
-        let reply = self.slot(slot).follow(self.cx(now, slot), from, incoming, turn);
+        let reply = self.slot(slot).follow(&self.cx(now, slot), from, incoming, turn);
         reply.into_iter().for_each(|reply| reply.encode(replies));
         self.finish(turn);
     }
@@ -191,7 +191,7 @@ impl<B: Bugs> Node<B> {
                 (*slot, step.key().map_or(Upcoming::Other, |key| Upcoming::Write(self.hash(key))))
             }));
             for (slot, step) in steps.drain(..group) {
-                let reply = self.slot(slot).take(self.cx(now, slot), from, step);
+                let reply = self.slot(slot).take(&self.cx(now, slot), from, step);
                 reply.into_iter().for_each(|reply| reply.encode(replies));
             }
         }

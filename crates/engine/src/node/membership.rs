@@ -121,7 +121,7 @@ impl<B: Bugs> Node<B> {
                 continue;
             }
             let outbox = |to| map.member(to).map(|member| self.outbox(now, to, &member.addr));
-            state.configure(self.cx(now, slot), config, &map.cluster_settings, outbox, turn);
+            state.configure(&self.cx(now, slot), config, &map.cluster_settings, outbox, turn);
             drop(state);
             self.proposals().handing_over.remove(&slot);
         }
@@ -143,7 +143,7 @@ impl<B: Bugs> Node<B> {
     /// The node was taken off the ring: it holds nothing any more and never leads again, whatever its map says.
     pub fn give_everything_up(&self) {
         self.is_out.store(true, Ordering::Relaxed);
-        self.bits.slots().for_each(|slot| self.slot(slot).give_up(self.cx(Timestamp::default(), slot)));
+        self.bits.slots().for_each(|slot| self.slot(slot).give_up(&self.cx(Timestamp::default(), slot)));
         self.lock_outboxes().clear();
         *self.proposals() = Proposals::default();
     }
@@ -158,7 +158,7 @@ impl<B: Bugs> Node<B> {
                 Entry::Vacant(entry) => entry.insert((to, now)),
             };
             let mut state = self.slot(*slot);
-            if state.config() != *version || !state.drain(self.cx(now, *slot), to, turn) {
+            if state.config() != *version || !state.drain(&self.cx(now, *slot), to, turn) {
                 drop(state);
                 self.proposals().handing_over.remove(slot);
             }

@@ -205,7 +205,7 @@ impl<B: Bugs> Node<B> {
         let start = self.memory.random() as usize % self.slots.len().max(1);
         for slot in (start..self.slots.len()).chain(0..start).filter_map(|slot| u16::try_from(slot).ok()).map(SlotId) {
             let state = self.slot(slot);
-            if !state.may_evict(self.cx(now, slot), wanted.of) {
+            if !state.may_evict(&self.cx(now, slot), wanted.of) {
                 continue;
             }
             let sample = state.sample(&self.hasher, &self.memory, wanted.spared);
@@ -220,7 +220,7 @@ impl<B: Bugs> Node<B> {
             }
         }
         let (slot, victim) = oldest?;
-        Some(self.slot(slot).evict(self.cx(now, slot), victim, turn))
+        Some(self.slot(slot).evict(&self.cx(now, slot), victim, turn))
     }
 
     /// Reports refused writes to operators from time to time. If eviction is enabled, also evicts keys: for this node's

@@ -61,7 +61,7 @@ impl<B: Bugs> Node<B> {
     pub fn close(&self, now: Timestamp, turn: &mut Turn) {
         self.closed.store(true, Ordering::Relaxed);
         // Whoever holds a slot's lock may not have seen the flag; whoever takes the lock after this has.
-        self.bits.slots().for_each(|slot| self.slot(slot).release(self.cx(now, slot), turn));
+        self.bits.slots().for_each(|slot| self.slot(slot).release(&self.cx(now, slot), turn));
         self.finish(turn);
     }
 

@@ -60,7 +60,7 @@ impl<B: Bugs> Node<B> {
 
     fn look_at(&self, now: Timestamp, slot: SlotId, expiries_left: &mut usize, turn: &mut Turn) {
         let mut state = self.slot(slot);
-        let found = state.look(self.cx(now, slot), expiries_left, turn);
+        let found = state.look(&self.cx(now, slot), expiries_left, turn);
         let at = state.config();
         drop(state);
         for learner in found.admit {
@@ -114,7 +114,7 @@ impl<B: Bugs> Node<B> {
             let late = |_: &SlotId, (_, since): &mut (Incarnation, Timestamp)| now - *since >= HAND_OVER_TIMEOUT;
             proposals.handing_over.extract_if(.., late).map(|(slot, _)| slot).collect()
         };
-        let reopened = late.iter().filter(|slot| self.slot(**slot).reopen(self.cx(now, **slot), turn)).count();
+        let reopened = late.iter().filter(|slot| self.slot(**slot).reopen(&self.cx(now, **slot), turn)).count();
         if reopened > 0 {
             self.event(Event::HandOverTimedOut(reopened));
         }

@@ -29,7 +29,7 @@ impl Damage {
 
 impl<B: Damaged> Slot<B> {
     /// Damages the table, and nothing else that this copy knows. `false` if it is empty.
-    pub(crate) fn damage(&mut self, cx: SlotContext<'_>, damage: Damage) -> bool {
+    pub(crate) fn damage(&mut self, cx: &SlotContext<'_>, damage: Damage) -> bool {
         let records = self.table.records();
         let Some(record) = records.min_by(|one, other| one.key().cmp(other.key())).cloned() else { return false };
         let (key, version) = (record.key(), record.version());

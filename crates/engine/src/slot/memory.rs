@@ -17,7 +17,7 @@ impl<B: Bugs> Slot<B> {
     ///
     /// # Errors
     /// This node does not lead the slot.
-    pub(crate) fn age(&self, cx: SlotContext<'_>, key: &[u8]) -> Result<Option<u16>, Refusal> {
+    pub(crate) fn age(&self, cx: &SlotContext<'_>, key: &[u8]) -> Result<Option<u16>, Refusal> {
         if !self.is_primary() {
             return Err(Refusal::NotHere);
         }
@@ -27,7 +27,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Replaces the newest record of a key, and returns the replaced one.
-    pub(super) fn put(&mut self, cx: SlotContext<'_>, record: Record) -> Option<Record> {
+    pub(super) fn put(&mut self, cx: &SlotContext<'_>, record: Record) -> Option<Record> {
         if cx.memory.evicts() {
             record.touch(cx.memory.clock());
         }
@@ -36,18 +36,18 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Undoes a record, restoring the one it replaced, if any.
-    pub(super) fn take_back(&mut self, cx: SlotContext<'_>, record: &Record, replaced: Option<Record>) {
+    pub(super) fn take_back(&mut self, cx: &SlotContext<'_>, record: &Record, replaced: Option<Record>) {
         let added = replaced.as_ref().map(Record::usage).unwrap_or_default();
         self.change_table(cx, added, |table| table.undo(cx.hasher, record, replaced));
     }
 
     /// Drops a record if it is its key's newest. Outside of tests it is always a tombstone.
-    pub(super) fn drop_record(&mut self, cx: SlotContext<'_>, record: &Record) {
+    pub(super) fn drop_record(&mut self, cx: &SlotContext<'_>, record: &Record) {
         self.change_table(cx, Usage::default(), |table| table.remove(cx.hasher, record));
     }
 
     /// Drops all records.
-    pub(super) fn drop_table(&mut self, cx: SlotContext<'_>) {
+    pub(super) fn drop_table(&mut self, cx: &SlotContext<'_>) {
         cx.memory.changed(Usage::default() - self.table.usage());
         self.table = Table::default();
     }
@@ -55,7 +55,7 @@ impl<B: Bugs> Slot<B> {
     /// Applies a change that adds this much and returns the record it removed.
     fn change_table(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         added: Usage,
         change: impl FnOnce(&mut Table) -> Option<Record>,
     ) -> Option<Record> {

@@ -93,7 +93,7 @@ impl<B: Bugs> Slot<B> {
     /// of the cluster.
     pub(super) fn lead(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         config: &SlotConfig,
         is_new_config: bool,
         cluster_settings: &ClusterSettings,
@@ -164,7 +164,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Gives a follower its part in a new configuration. It is told where this slot stands if it `must_align` or may
     /// not be caught up.
-    fn enlist(&self, cx: SlotContext<'_>, follower: &mut Follower, is_learner: bool, must_align: bool) {
+    fn enlist(&self, cx: &SlotContext<'_>, follower: &mut Follower, is_learner: bool, must_align: bool) {
         follower.is_learner = is_learner;
         follower.is_proposed = false;
         // IMPORTANT: a learner may have been dropped and added again by changes of which this node sees only the last,
@@ -179,7 +179,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Starts serving once no promise to an earlier primary is binding: writes the barrier record.
-    fn open_if_due(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
+    fn open_if_due(&mut self, cx: &SlotContext<'_>, turn: &mut Turn) {
         let (last, due) = (self.log.last(), self.promised_until);
         let Role::Primary(primary) = &mut self.role else { return };
         if primary.is_open {
@@ -198,7 +198,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Gives a record the next number, applies it, and queues it for every follower.
-    fn order(&mut self, cx: SlotContext<'_>, op: Op<'_>, turn: &mut Turn) -> Version {
+    fn order(&mut self, cx: &SlotContext<'_>, op: Op<'_>, turn: &mut Turn) -> Version {
         let previous = self.log.last();
         let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
         let record = Record::new(version, op);
@@ -241,7 +241,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Whether this node may serve the slot now: its term has begun, it is not handing the slot over, and every member
     /// of the in-sync set has promised not to lead it.
-    fn serves(&self, cx: SlotContext<'_>) -> Option<&Primary> {
+    fn serves(&self, cx: &SlotContext<'_>) -> Option<&Primary> {
         let Role::Primary(primary) = &self.role else { return None };
         let takes = primary.intake == Intake::Open || self.bugs.plants(Bug::ReleasedServesOn);
         if !primary.is_open || !primary.is_whole || !takes || cx.is_closed {
@@ -260,7 +260,7 @@ impl<B: Bugs> Slot<B> {
     /// The request was refused; nothing was done.
     pub(crate) fn write(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         write: &Write<'_>,
         waiting: &Waiting,
         turn: &mut Turn,
@@ -326,7 +326,7 @@ impl<B: Bugs> Slot<B> {
     /// Nothing is known of it any more, or there is no room to remember it.
     fn answer_repeated(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         write: &Write<'_>,
         identity: Identity<'_>,
         waiting: &Waiting,
@@ -375,7 +375,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// The number up to which every follower that counts has all records.
-    fn held(&self, cx: SlotContext<'_>) -> u64 {
+    fn held(&self, cx: &SlotContext<'_>) -> u64 {
         let Role::Primary(primary) = &self.role else { return 0 };
         let counted = primary.followers.iter().filter(|follower| {
             if self.bugs.plants(Bug::AdmissionCountedLate) { !follower.is_learner } else { follower.counts() }
@@ -386,7 +386,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Advances the durable mark, and answers whoever waited for it.
-    pub(super) fn mark_progress(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
+    pub(super) fn mark_progress(&mut self, cx: &SlotContext<'_>, turn: &mut Turn) {
         let (last, held) = (self.log.last().seq, self.held(cx));
         let Role::Primary(primary) = &mut self.role else { return };
         if primary.in_sync >= primary.min_isr || self.bugs.plants(Bug::MarkMovesBelowMinimum) {
@@ -428,7 +428,7 @@ impl<B: Bugs> Slot<B> {
     /// Drops the tombstones that every copy has passed that counts or is caught up. One that is not will be sent what it
     /// lacks, and what was purged meanwhile. If there is no other copy, all are dropped, durable or not: whoever comes is
     /// filled.
-    fn purge_passed(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
+    fn purge_passed(&mut self, cx: &SlotContext<'_>, turn: &mut Turn) {
         let (last, durable) = (self.log.last().seq, self.log.durable());
         let Role::Primary(primary) = &self.role else { return };
         let is_alone = primary.is_alone;
@@ -452,7 +452,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Handles what may have come due. Expires at most `expiries_left` keys, and subtracts their number from it.
-    pub(crate) fn look(&mut self, cx: SlotContext<'_>, expiries_left: &mut usize, turn: &mut Turn) -> Due {
+    pub(crate) fn look(&mut self, cx: &SlotContext<'_>, expiries_left: &mut usize, turn: &mut Turn) -> Due {
         self.open_if_due(cx, turn);
         self.expire_passed(cx, expiries_left, turn);
         let durable = self.log.durable();
@@ -499,12 +499,12 @@ impl<B: Bugs> Slot<B> {
 
     /// Whether this node, as far as it knows, serves the slot: it accepts writes and linear reads.
     #[must_use]
-    pub(crate) fn is_serving(&self, cx: SlotContext<'_>) -> bool {
+    pub(crate) fn is_serving(&self, cx: &SlotContext<'_>) -> bool {
         self.serves(cx).is_some()
     }
 
     /// Another node follows a primary of a higher epoch: this one no longer leads, whatever its map says.
-    pub(crate) fn depose(&mut self, cx: SlotContext<'_>, epoch: Epoch, turn: &mut Turn) {
+    pub(crate) fn depose(&mut self, cx: &SlotContext<'_>, epoch: Epoch, turn: &mut Turn) {
         if epoch > self.epoch && self.is_primary() && !self.bugs.plants(Bug::DeposedIgnored) {
             self.tell_deposed(cx, turn);
             self.become_replica(cx, epoch, turn);

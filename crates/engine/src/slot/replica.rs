@@ -92,7 +92,7 @@ impl<B: Bugs> Slot<B> {
     /// Handles what a primary sends for a write.
     ///
     /// IMPORTANT: a step that is not applied must be answered; the primary counts every other step as applied.
-    pub(crate) fn take(&mut self, cx: SlotContext<'_>, from: Incarnation, step: Step) -> Option<LinkReply> {
+    pub(crate) fn take(&mut self, cx: &SlotContext<'_>, from: Incarnation, step: Step) -> Option<LinkReply> {
         match step {
             Step::Record(next) => self.take_record(cx, from, next),
             Step::Durable(seq) => {
@@ -107,7 +107,7 @@ impl<B: Bugs> Slot<B> {
     /// Handles everything else a primary sends; the rule of [`Slot::take`] applies here, too.
     pub(crate) fn follow(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         from: Incarnation,
         incoming: Incoming,
         turn: &mut Turn,
@@ -137,7 +137,7 @@ impl<B: Bugs> Slot<B> {
     /// Handles the first message of a primary in its epoch, which says where it stands.
     fn align(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         from: Incarnation,
         alignment: Alignment,
         turn: &mut Turn,
@@ -178,7 +178,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Truncates the log to where it agrees with the primary's, if possible. Returns whether the copy then stands at
     /// `start`.
-    fn go_back(&mut self, cx: SlotContext<'_>, start: Version, terms: &Terms, turn: &mut Turn) -> bool {
+    fn go_back(&mut self, cx: &SlotContext<'_>, start: Version, terms: &Terms, turn: &mut Turn) -> bool {
         if self.last() == start {
             return true;
         }
@@ -202,7 +202,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Truncates the log to one of its own records and returns what was cut, newest first; `None`, with nothing
     /// changed, if the tail does not reach back that far.
-    pub(super) fn cut(&mut self, cx: SlotContext<'_>, to: Version) -> Option<Vec<log::Entry>> {
+    pub(super) fn cut(&mut self, cx: &SlotContext<'_>, to: Version) -> Option<Vec<log::Entry>> {
         let cut = self.log.cut(to, cx.tails)?;
         cx.noted.note_cut(cx.id, to);
         let mut last_undone = Version::NONE;
@@ -232,7 +232,7 @@ impl<B: Bugs> Slot<B> {
     /// Handles the primary's next record.
     fn take_record(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         from: Incarnation,
         Next { previous, durable, record }: Next,
     ) -> Option<LinkReply> {
@@ -269,7 +269,7 @@ impl<B: Bugs> Slot<B> {
     /// Replaces everything here with everything the primary holds.
     fn take_fill(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         from: Incarnation,
         epoch: Epoch,
         stamp: u64,
@@ -308,7 +308,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Appends a record and applies it.
-    pub(super) fn apply(&mut self, cx: SlotContext<'_>, record: Record, kept: bool) {
+    pub(super) fn apply(&mut self, cx: &SlotContext<'_>, record: Record, kept: bool) {
         if let Some(identity) = record.identity() {
             let completion = Completion::of(&record);
             self.log.completions().insert(cx.now, identity, completion);
@@ -340,7 +340,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Drops the tombstones up to `seq`; returns whether there were any.
-    pub(super) fn purge(&mut self, cx: SlotContext<'_>, seq: u64) -> bool {
+    pub(super) fn purge(&mut self, cx: &SlotContext<'_>, seq: u64) -> bool {
         let mut any = false;
         while let Some(tombstone) = self.log.next_purged(seq) {
             self.drop_record(cx, &tombstone);
@@ -359,18 +359,18 @@ impl<B: Bugs> Slot<B> {
         same_term && epoch == self.epoch && stamp < self.stamp
     }
 
-    fn behind(&self, cx: SlotContext<'_>, last: Option<Version>) -> LinkReply {
+    fn behind(&self, cx: &SlotContext<'_>, last: Option<Version>) -> LinkReply {
         LinkReply::Behind { slot: cx.id, epoch: self.epoch, stamp: self.stamp, last }
     }
 
-    fn refuses(&self, cx: SlotContext<'_>, epoch: Epoch) -> Option<LinkReply> {
+    fn refuses(&self, cx: &SlotContext<'_>, epoch: Epoch) -> Option<LinkReply> {
         if self.bugs.plants(Bug::NoEpochCheck) && !self.is_primary() {
             return None;
         }
         self.refuses_sender(cx, epoch)
     }
 
-    fn refuses_sender(&self, cx: SlotContext<'_>, epoch: Epoch) -> Option<LinkReply> {
+    fn refuses_sender(&self, cx: &SlotContext<'_>, epoch: Epoch) -> Option<LinkReply> {
         let stale = epoch < self.epoch || (epoch == self.epoch && self.is_primary());
         stale.then_some(LinkReply::Deposed { slot: cx.id, epoch: self.epoch })
     }

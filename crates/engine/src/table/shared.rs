@@ -59,12 +59,14 @@ impl Shared {
         // SAFETY: the memory is new, so nobody else has it; its layout has the size and alignment for a head.
         unsafe { head.write(Head { count: AtomicU16::new(1), mark: AtomicU16::new(0), word }) };
         let mut at = HEAD_BYTES;
-        for part in [first].iter().chain(others).filter(|part| !part.is_empty()) {
+        let mut append = |part: &[u8]| {
             // SAFETY: the parts are `len` bytes in total, for which the layout has room behind the head, so `at` and
             // `at + part.len()` are within it. A part is borrowed, so it cannot overlap memory that is new.
             unsafe { memory.add(at).copy_from_nonoverlapping(part.as_ptr(), part.len()) };
             at += part.len();
-        }
+        };
+        append(first);
+        others.iter().for_each(|part| append(part));
         Self(head)
     }
 

@@ -102,7 +102,7 @@ impl ClientSession<'_> {
         let first = pairs.keys().next().copied().unwrap_or_default();
         let change = Change::Modify(Modify::SetAllAbsent(Writes::known(&writes)));
         let write = Write { ack: self.ack(), identity, ..Write::new(first, change) };
-        self.key_request(KeyRequest::Write(write), encoding, out)
+        self.key_request(&KeyRequest::Write(write), encoding, out)
     }
 
     /// Executes a request for each key, one after the other, and combines their answers. If some must be answered
@@ -134,9 +134,9 @@ impl ClientSession<'_> {
                     let out = &mut gather.answers;
                     let flow = if kind.is_in_any_order() {
                         let slot = self.driver.node().slot_of(request.key());
-                        self.request_in_slot(slot, request, Encoding::Array, out)
+                        self.request_in_slot(slot, &request, Encoding::Array, out)
                     } else {
-                        self.key_request(request, Encoding::Array, out)
+                        self.key_request(&request, Encoding::Array, out)
                     };
                     flow == Flow::Settle
                 }

@@ -97,7 +97,7 @@ impl ClientSession<'_> {
             if executed.is_multiple_of(KEYS_AT_ONCE) {
                 self.rest_if_late();
             }
-            if self.must_rest || out.len() >= MANY_BYTES || self.key_request(request, encoding, out) == Flow::Settle {
+            if self.must_rest || out.len() >= MANY_BYTES || self.key_request(&request, encoding, out) == Flow::Settle {
                 self.begun = Some(Begun { kind, left });
                 return Flow::Settle;
             }

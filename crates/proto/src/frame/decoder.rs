@@ -332,6 +332,7 @@ const _: () =
     assert!(10usize.pow(USUAL_DIGITS as u32) < limits::ARRAY_WORDS && USUAL_DIGITS < limits::ARRAY_HEADER_BYTES);
 
 /// Reads a header line with a usual length at `at`, whole: the length, and where the line ends.
+#[inline]
 fn usual_header(buf: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
     let digit = |at: usize| Some(usize::from(buf.get(at)?.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
     if *buf.get(at)? != mark {
@@ -351,6 +352,7 @@ fn usual_header(buf: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
 
 /// Reads a word of usual length at `at`, whole, in an array that begins at `start`: where it lies in the array, and where
 /// it ends in the buffer.
+#[inline]
 fn usual_word(buf: &[u8], start: usize, at: usize) -> Option<(Span, usize)> {
     let (len, at) = usual_header(buf, at, b'$')?;
     let end = at + len;

@@ -42,7 +42,7 @@ pub(super) struct Waiter {
 impl Active {
     /// Tells the followers what is durable. A follower that is not caught up yet receives this after what brings it up
     /// to date.
-    pub(super) fn tell_durable(&mut self, cx: SlotContext<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
+    pub(super) fn tell_durable(&mut self, cx: &SlotContext<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
         self.told = durable;
         for follower in followers.iter().filter(|follower| follower.progress.takes_records()) {
             follower.outbox.push(Item::Durable { slot: cx.id, seq: durable });

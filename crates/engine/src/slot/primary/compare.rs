@@ -13,7 +13,7 @@ use crate::slot::{Role, Slot, SlotContext};
 
 impl<B: Bugs> Slot<B> {
     /// Asks every in-sync replica for the digest of its copy at the last record, and returns the contents of this copy.
-    pub(crate) fn compare(&self, cx: SlotContext<'_>, query: u64, floor: u64, turn: &mut Turn) -> Begun {
+    pub(crate) fn compare(&self, cx: &SlotContext<'_>, query: u64, floor: u64, turn: &mut Turn) -> Begun {
         let Role::Primary(primary) = &self.role else { return Begun::Not(NotCompared::NotLed) };
         let at = self.log.last();
         if at == Version::NONE {
@@ -39,7 +39,7 @@ impl<B: Bugs> Slot<B> {
     /// Answers a primary's question, now or once the digest has been computed.
     pub(in crate::slot) fn compare_with(
         &self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         from: Incarnation,
         query: u64,
         at: Version,
@@ -67,7 +67,7 @@ impl<B: Bugs> Slot<B> {
     /// step of its repair.
     pub(crate) fn follower_differs(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         who: Incarnation,
         epoch: Epoch,
         turn: &mut Turn,

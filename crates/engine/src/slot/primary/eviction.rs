@@ -52,8 +52,8 @@ impl<B: Bugs> Slot<B> {
     ///
     /// # Errors
     /// There is not.
-    pub(super) fn has_memory(&self, cx: SlotContext<'_>, more: impl FnOnce() -> u64) -> Result<(), Refusal> {
-        let SlotContext { memory, memory_slack, .. } = cx;
+    pub(super) fn has_memory(&self, cx: &SlotContext<'_>, more: impl FnOnce() -> u64) -> Result<(), Refusal> {
+        let SlotContext { memory, memory_slack, .. } = *cx;
         let Role::Primary(primary) = &self.role else { return Ok(()) };
         // If keys are evicted, they are also evicted on behalf of a replica, once it has reported being over its limit.
         let full = if memory.evicts() { None } else { primary.full_follower(cx.now) };
@@ -79,7 +79,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// The same for several keys together.
-    pub(super) fn more_for_all(&self, cx: SlotContext<'_>, writes: Writes<'_>) -> u64 {
+    pub(super) fn more_for_all(&self, cx: &SlotContext<'_>, writes: Writes<'_>) -> u64 {
         let (mut added, mut freed, mut grown) = (0, 0, 0);
         for (key, effect) in writes.iter() {
             let (value, has_deadline) = match effect {
@@ -101,7 +101,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Whether keys of this slot may be evicted here and now; if a follower is named, on its behalf.
-    pub(crate) fn may_evict(&self, cx: SlotContext<'_>, of: Option<Incarnation>) -> bool {
+    pub(crate) fn may_evict(&self, cx: &SlotContext<'_>, of: Option<Incarnation>) -> bool {
         let follows = |primary: &Primary, who| primary.followers.iter().any(|follower| follower.outbox.to == who);
         self.serves(cx).is_some_and(|primary| of.is_none_or(|who| follows(primary, who)))
     }
@@ -125,7 +125,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Evicts a key, unless it was written after it was chosen. Returns how many bytes that frees, now and once its
     /// tombstone is purged.
-    pub(crate) fn evict(&mut self, cx: SlotContext<'_>, victim: Victim, turn: &mut Turn) -> u64 {
+    pub(crate) fn evict(&mut self, cx: &SlotContext<'_>, victim: Victim, turn: &mut Turn) -> u64 {
         if self.serves(cx).is_none() {
             return 0;
         }

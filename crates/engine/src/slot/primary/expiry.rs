@@ -69,12 +69,12 @@ impl Deadlines {
 
 impl<B: Bugs> Slot<B> {
     /// Orders the record that makes an expired key absent. Returns its number.
-    pub(super) fn expire(&mut self, cx: SlotContext<'_>, key: &[u8], turn: &mut Turn) -> u64 {
+    pub(super) fn expire(&mut self, cx: &SlotContext<'_>, key: &[u8], turn: &mut Turn) -> u64 {
         self.order(cx, Op::Write { key, effect: Effect::Expire, identity: None, reply: b"" }, turn).seq
     }
 
     /// Notes that a value with a deadline was written.
-    pub(super) fn note_deadline(&mut self, cx: SlotContext<'_>, record: &Record, turn: &mut Turn) {
+    pub(super) fn note_deadline(&mut self, cx: &SlotContext<'_>, record: &Record, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
         match &mut primary.active.get_or_insert_default().deadlines {
             Some(known) => known.note(&self.table, cx.hasher, record),
@@ -84,7 +84,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Makes keys absent whose deadlines have passed: at most `left` of them, which is reduced by their number.
-    pub(super) fn expire_passed(&mut self, cx: SlotContext<'_>, left: &mut usize, turn: &mut Turn) {
+    pub(super) fn expire_passed(&mut self, cx: &SlotContext<'_>, left: &mut usize, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
         if self.table.expiring() == 0 {
             primary.active.iter_mut().for_each(|active| active.deadlines = None);
@@ -120,7 +120,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Schedules a look at the slot for when its next deadline passes.
-    fn look_at_next_deadline(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
+    fn look_at_next_deadline(&mut self, cx: &SlotContext<'_>, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(deadlines) = primary.active.as_mut().and_then(|active| active.deadlines.as_mut()) else { return };
         let Some(deadline) = deadlines.next() else { return };

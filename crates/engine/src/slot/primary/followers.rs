@@ -69,7 +69,7 @@ impl<B: Bugs> Slot<B> {
     /// A follower has acknowledged an alignment or a fill.
     pub(crate) fn follower_is_level(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         who: Incarnation,
         stamp: Stamp,
         seq: u64,
@@ -95,7 +95,13 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// A follower has acknowledged a record.
-    pub(crate) fn follower_has(&mut self, cx: SlotContext<'_>, who: Incarnation, seq: u64, turn: &mut Turn) -> Effects {
+    pub(crate) fn follower_has(
+        &mut self,
+        cx: &SlotContext<'_>,
+        who: Incarnation,
+        seq: u64,
+        turn: &mut Turn,
+    ) -> Effects {
         let Some(follower) = self.follower(who).filter(|follower| follower.progress == Progress::Level) else {
             return Effects::default();
         };
@@ -108,7 +114,7 @@ impl<B: Bugs> Slot<B> {
         self.after_progress(cx, who, turn)
     }
 
-    fn after_progress(&mut self, cx: SlotContext<'_>, who: Incarnation, turn: &mut Turn) -> Effects {
+    fn after_progress(&mut self, cx: &SlotContext<'_>, who: Incarnation, turn: &mut Turn) -> Effects {
         self.mark_progress(cx, turn);
         let admit = !self.admissible(|learner| learner == who).is_empty();
         if admit {
@@ -121,7 +127,7 @@ impl<B: Bugs> Slot<B> {
     /// everything.
     pub(crate) fn follower_is_behind(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         who: Incarnation,
         epoch: Epoch,
         stamp: u64,
@@ -166,7 +172,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Queues everything the slot holds for a follower that needs a fill. Returns the size in bytes.
-    pub(crate) fn fill(&mut self, cx: SlotContext<'_>, who: Incarnation) -> usize {
+    pub(crate) fn fill(&mut self, cx: &SlotContext<'_>, who: Incarnation) -> usize {
         let epoch = self.epoch;
         let completions: Vec<_> =
             if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { self.completions().collect() };
@@ -199,7 +205,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Starts over with a follower whose queue had overflowed.
-    pub(crate) fn realign_follower(&mut self, cx: SlotContext<'_>, who: Incarnation) {
+    pub(crate) fn realign_follower(&mut self, cx: &SlotContext<'_>, who: Incarnation) {
         let (epoch, config) = (self.epoch, self.config);
         let (log, role) = (&self.log, &mut self.role);
         let Role::Primary(primary) = role else { return };
@@ -258,7 +264,7 @@ impl Follower {
     }
 
     /// Tells the follower where this slot stands, or that it will be refilled. Records after `from` follow.
-    pub(super) fn align(&mut self, cx: SlotContext<'_>, epoch: Epoch, config: MapVersion, log: &Log, from: Version) {
+    pub(super) fn align(&mut self, cx: &SlotContext<'_>, epoch: Epoch, config: MapVersion, log: &Log, from: Version) {
         self.stamp = cx.next_stamp();
         self.progress = Progress::Aligning;
         let (durable, terms, stamp) = (log.durable(), log.terms(), self.stamp);

@@ -22,7 +22,7 @@ pub(super) enum Intake {
 impl<B: Bugs> Slot<B> {
     /// Starts handing the slot over: accepts no more requests, and waits until the whole in-sync set has everything.
     /// `false` if that is not possible now.
-    pub(crate) fn drain(&mut self, cx: SlotContext<'_>, to: Incarnation, turn: &mut Turn) -> bool {
+    pub(crate) fn drain(&mut self, cx: &SlotContext<'_>, to: Incarnation, turn: &mut Turn) -> bool {
         let Role::Primary(primary) = &mut self.role else { return false };
         let level = |follower: &Follower| {
             follower.outbox.to == to && follower.progress == Progress::Level && !follower.is_learner
@@ -36,7 +36,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Accepts requests again, because a hand-over did not complete in time. `false` if no hand-over is in progress.
-    pub(crate) fn reopen(&mut self, cx: SlotContext<'_>, turn: &mut Turn) -> bool {
+    pub(crate) fn reopen(&mut self, cx: &SlotContext<'_>, turn: &mut Turn) -> bool {
         let (epoch, config) = (self.epoch, self.config);
         let Role::Primary(primary) = &mut self.role else { return false };
         let (Intake::Draining(_) | Intake::Releasing(_)) = primary.intake else { return false };
@@ -55,7 +55,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Releases the slot because the node is about to stop, so that nobody has to wait for its lease to expire.
-    pub(crate) fn release(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
+    pub(crate) fn release(&mut self, cx: &SlotContext<'_>, turn: &mut Turn) {
         let epoch = self.epoch;
         let Role::Primary(primary) = &mut self.role else { return };
         // IMPORTANT: a primary that has not begun to serve cannot vouch that no earlier primary still serves.

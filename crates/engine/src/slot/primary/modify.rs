@@ -16,7 +16,7 @@ use crate::waiting::Waiting;
 
 impl<B: Bugs> Slot<B> {
     /// Turns a write into its effect and orders it.
-    pub(super) fn order_write(&mut self, cx: SlotContext<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
+    pub(super) fn order_write(&mut self, cx: &SlotContext<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
         let Write { key, change, identity, .. } = *write;
         let kept = if change.is_counted() { self.table.get(cx.hasher, key).cloned() } else { None };
         let value = kept.as_ref().and_then(Record::value).unwrap_or_default();
@@ -37,7 +37,7 @@ impl<B: Bugs> Slot<B> {
     /// There is no memory for the result; nothing was done.
     pub(super) fn modify(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         write: &Write<'_>,
         modify: &Modify<'_>,
         newest: Option<Record>,
@@ -107,7 +107,7 @@ impl<B: Bugs> Slot<B> {
     /// The answer to a repeated read-modify-write: the same as the first time.
     pub(super) fn reply_again(
         &self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         write: &Write<'_>,
         modify: &Modify<'_>,
         done: Completion,

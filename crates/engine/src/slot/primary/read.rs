@@ -20,9 +20,10 @@ impl<B: Bugs> Slot<B> {
         clippy::too_many_arguments,
         reason = "each is another thing, and the hottest path makes no struct of them"
     )]
+    #[inline]
     pub(crate) fn read<R>(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         key: &[u8],
         level: ReadLevel,
         clock: impl Fn() -> Timestamp,
@@ -38,7 +39,7 @@ impl<B: Bugs> Slot<B> {
         }
         let newest = self.table.get(cx.hasher, key);
         if newest.is_some_and(Record::has_deadline) {
-            let cx = SlotContext { now: clock(), ..cx };
+            let cx = &SlotContext { now: clock(), ..*cx };
             if newest.is_some_and(|record| record.is_expired(cx.wall())) {
                 return self.read_expired(cx, key, waiting, turn).map(|ticket| Executed { answer: read(None), ticket });
             }
@@ -48,7 +49,7 @@ impl<B: Bugs> Slot<B> {
         let answer = read(newest.filter(|record| !record.is_delete()));
         // IMPORTANT: the lease is checked after the value was taken, which proves that the value was the newest at that
         // moment.
-        self.serves(SlotContext { now: clock(), ..cx }).ok_or(Refusal::NotHere)?;
+        self.serves(&SlotContext { now: clock(), ..*cx }).ok_or(Refusal::NotHere)?;
         let ticket = if self.bugs.plants(Bug::UncommittedRead) { None } else { self.wait(seq, false, waiting) };
         Ok(Executed { answer, ticket })
     }
@@ -56,7 +57,7 @@ impl<B: Bugs> Slot<B> {
     /// Serves a linear read that finds a value past its deadline: commits that the value is gone.
     fn read_expired(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         key: &[u8],
         waiting: &Waiting,
         turn: &mut Turn,
@@ -77,7 +78,7 @@ impl<B: Bugs> Slot<B> {
     /// This node does not lead the slot, or may have been replaced.
     pub(crate) fn list(
         &mut self,
-        cx: SlotContext<'_>,
+        cx: &SlotContext<'_>,
         list: &List,
         waiting: &Waiting,
         turn: &mut Turn,
