@@ -7,6 +7,7 @@ use proto::id::Incarnation;
 use proto::peer::{LinkMessage, LinkReply};
 use proto::session::SlotAt;
 use proto::slot::SlotId;
+use smallvec::SmallVec;
 
 use super::fetch::{GROUP, Upcoming};
 use super::{Event, Node, Slots, Turn};
@@ -187,9 +188,13 @@ impl<B: Bugs> Node<B> {
     ) {
         while !steps.is_empty() {
             let group = steps.len().min(GROUP);
-            self.fetch_all(steps.iter().take(group).map(|(slot, step)| {
-                (*slot, step.key().map_or(Upcoming::Other, |key| Upcoming::Write(self.hash(key))))
-            }));
+            let upcoming = steps
+                .iter()
+                .take(group)
+                .map(|(slot, step)| (*slot, step.key().map_or(Upcoming::Other, |key| Upcoming::Write(self.hash(key)))));
+            // Hashed once, and looked at three times.
+            let upcoming: SmallVec<[_; GROUP]> = upcoming.collect();
+            self.fetch_all(upcoming.iter().copied());
             for (slot, step) in steps.drain(..group) {
                 let reply = self.slot(slot).take(&self.cx(now, slot), from, step);
                 reply.into_iter().for_each(|reply| reply.encode(replies));

@@ -281,58 +281,63 @@ impl<'a> LinkMessage<'a> {
     /// # Errors
     /// The words are not one of these messages; the connection is unusable from here on.
     pub fn parse(mut words: Words<'a>) -> Result<Self, ErrorReply> {
-        let mut message = || {
-            Some(match words.next()? {
-                b"REPLICATE" => {
-                    let Head { kind, slot, version, previous, durable } = Head::from_bytes(words.next()?)?;
-                    Self::Replicate { slot, version, previous, durable, op: Op::read(kind, &mut words)? }
-                }
-                b"BEAT" => Self::Beat { sent: counter(&mut words)? },
-                b"DURABLE" => Self::Durable { slot: slot(&mut words)?, seq: counter(&mut words)? },
-                b"ENTRY" => {
-                    let version = words.parse()?;
-                    let (key, effect) = Effect::read_named(&mut words)?;
-                    Self::Entry { version, key, effect }
-                }
-                b"COMPLETED" => {
-                    let identity = Identity::from_words(words.next()?, words.next()?)?;
-                    let version = words.parse()?;
-                    let found = unless_dash(words.text()?)?;
-                    Self::Completed { identity, version, found, reply: reply(&mut words)? }
-                }
-                b"COMPARE" => Self::Compare {
-                    slot: slot(&mut words)?,
-                    query: counter(&mut words)?,
-                    at: words.parse()?,
-                    floor: counter(&mut words)?,
-                },
-                verb @ (b"ALIGN" | b"REFILL") => Self::Align {
-                    slot: slot(&mut words)?,
-                    epoch: words.parse()?,
-                    config: words.parse()?,
-                    stamp: counter(&mut words)?,
-                    from: words.parse()?,
-                    durable: counter(&mut words)?,
-                    terms: words.parse()?,
-                    refill: verb == b"REFILL",
-                },
-                b"FILL" => Self::Fill {
-                    slot: slot(&mut words)?,
-                    epoch: words.parse()?,
-                    stamp: counter(&mut words)?,
-                    last: words.parse()?,
-                    durable: counter(&mut words)?,
-                    purged: counter(&mut words)?,
-                    entries: counter(&mut words)?,
-                    completions: counter(&mut words)?,
-                    terms: words.parse()?,
-                },
-                b"PURGE" => Self::Purge { slot: slot(&mut words)?, seq: counter(&mut words)? },
-                b"RELEASE" => Self::Release { slot: slot(&mut words)?, epoch: words.parse()? },
-                _ => return None,
-            })
+        let message = match words.next() {
+            // Nearly every message is one.
+            Some(b"REPLICATE") => Self::record(&mut words),
+            Some(verb) => Self::other(verb, &mut words),
+            None => None,
         };
-        message().filter(|_| words.is_empty()).ok_or(ErrorReply::Protocol("not a message from a primary"))
+        message.filter(|_| words.is_empty()).ok_or(ErrorReply::Protocol("not a message from a primary"))
+    }
+
+    fn record(words: &mut Words<'a>) -> Option<Self> {
+        let Head { kind, slot, version, previous, durable } = Head::from_bytes(words.next()?)?;
+        Some(Self::Replicate { slot, version, previous, durable, op: Op::read(kind, words)? })
+    }
+
+    fn other(verb: &[u8], words: &mut Words<'a>) -> Option<Self> {
+        Some(match verb {
+            b"BEAT" => Self::Beat { sent: counter(words)? },
+            b"DURABLE" => Self::Durable { slot: slot(words)?, seq: counter(words)? },
+            b"ENTRY" => {
+                let version = words.parse()?;
+                let (key, effect) = Effect::read_named(words)?;
+                Self::Entry { version, key, effect }
+            }
+            b"COMPLETED" => {
+                let identity = Identity::from_words(words.next()?, words.next()?)?;
+                let version = words.parse()?;
+                let found = unless_dash(words.text()?)?;
+                Self::Completed { identity, version, found, reply: reply(words)? }
+            }
+            b"COMPARE" => {
+                Self::Compare { slot: slot(words)?, query: counter(words)?, at: words.parse()?, floor: counter(words)? }
+            }
+            verb @ (b"ALIGN" | b"REFILL") => Self::Align {
+                slot: slot(words)?,
+                epoch: words.parse()?,
+                config: words.parse()?,
+                stamp: counter(words)?,
+                from: words.parse()?,
+                durable: counter(words)?,
+                terms: words.parse()?,
+                refill: verb == b"REFILL",
+            },
+            b"FILL" => Self::Fill {
+                slot: slot(words)?,
+                epoch: words.parse()?,
+                stamp: counter(words)?,
+                last: words.parse()?,
+                durable: counter(words)?,
+                purged: counter(words)?,
+                entries: counter(words)?,
+                completions: counter(words)?,
+                terms: words.parse()?,
+            },
+            b"PURGE" => Self::Purge { slot: slot(words)?, seq: counter(words)? },
+            b"RELEASE" => Self::Release { slot: slot(words)?, epoch: words.parse()? },
+            _ => return None,
+        })
     }
 }
 
