@@ -223,7 +223,7 @@ pub(crate) fn allocated(bytes: usize) -> usize {
     const WORD: usize = size_of::<u64>();
     let words = bytes.div_ceil(WORD);
     let step = if words <= WORD { 2 } else { 1 << ((words - 1).ilog2() - 2) };
-    // As `next_multiple_of` would, for a power of two.
+    // `next_multiple_of` would divide, but the step is a power of two.
     ((words + step - 1) & !(step - 1)) * WORD
 }
 

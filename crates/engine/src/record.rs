@@ -182,11 +182,6 @@ impl Record {
         (self.kind() == Kind::Multi).then(|| Writes::known(self.bytes().get(..self.end()).unwrap_or_default()))
     }
 
-    /// Whether the record is a write of this key.
-    pub(crate) fn has_key(&self, key: &[u8]) -> bool {
-        self.key() == key
-    }
-
     /// The key; empty if the record is not a write of one key.
     #[must_use]
     pub fn key(&self) -> &[u8] {

@@ -281,7 +281,7 @@ impl Table {
         for distance in 0..self.groups.len() {
             let number = self.group_after(probe.home, distance);
             let group = self.groups.get(number)?;
-            if let Some((at, _)) = group.tagged(probe.tag).find(|(_, record)| record.has_key(key)) {
+            if let Some((at, _)) = group.tagged(probe.tag).find(|(_, record)| record.key() == key) {
                 return Some(Place { distance, group: number, at });
             }
             if group.passed == 0 {

@@ -202,6 +202,17 @@ impl<'a> NodeRequest<'a> {
         Self::parse_words(frame).map_err(|error| unless_http(redis::in_array(error, frame), frame))
     }
 
+    /// The most common requests in their most common form, which would be parsed to the same.
+    fn usual(frame: Frame<'a>) -> Option<Self> {
+        let Frame::Array(words) = frame else { return None };
+        if let Some([b"GET", key]) = words.exactly() {
+            let key = checked_key(key).ok()?;
+            return Some(Self::Read(Read { key, wanted: Wanted::Value, level: ReadLevel::default() }));
+        }
+        let Some([b"SET" | b"PUT", key, value]) = words.exactly() else { return None };
+        Some(Self::Write(Write::new(checked_key(key).ok()?, Change::Put(value))))
+    }
+
     fn parse_words(frame: Frame<'a>) -> Result<Self, ErrorReply> {
         if let Some(usual) = Self::usual(frame) {
             return Ok(usual);
@@ -245,23 +256,6 @@ impl<'a> NodeRequest<'a> {
                 server::help(verb, rest)
             }
             _ => rest.redis(verb),
-        }
-    }
-}
-
-impl<'a> NodeRequest<'a> {
-    /// The most common requests in their most common form, which would be parsed to the same.
-    fn usual(frame: Frame<'a>) -> Option<Self> {
-        let Frame::Array(words) = frame else { return None };
-        match (words.exactly(), words.exactly()) {
-            (Some([b"GET", key]), _) => {
-                let read = Read { key: checked_key(key).ok()?, wanted: Wanted::Value, level: ReadLevel::default() };
-                Some(Self::Read(read))
-            }
-            (_, Some([b"SET" | b"PUT", key, value])) => {
-                Some(Self::Write(Write::new(checked_key(key).ok()?, Change::Put(value))))
-            }
-            _ => None,
         }
     }
 }

@@ -188,13 +188,11 @@ impl<B: Bugs> Node<B> {
     ) {
         while !steps.is_empty() {
             let group = steps.len().min(GROUP);
-            let upcoming = steps
-                .iter()
-                .take(group)
-                .map(|(slot, step)| (*slot, step.key().map_or(Upcoming::Other, |key| Upcoming::Write(self.hash(key)))));
-            // Hashed once, and looked at three times.
-            let upcoming: SmallVec<[_; GROUP]> = upcoming.collect();
-            self.fetch_all(upcoming.iter().copied());
+            let upcoming = |step: &Step| step.key().map_or(Upcoming::Other, |key| Upcoming::Write(self.hash(key)));
+            // Gathered, since what is fetched is looked at three times, and hashing it once is enough.
+            let all: SmallVec<[_; GROUP]> =
+                steps.iter().take(group).map(|(slot, step)| (*slot, upcoming(step))).collect();
+            self.fetch_all(all.iter().copied());
             for (slot, step) in steps.drain(..group) {
                 let reply = self.slot(slot).take(&self.cx(now, slot), from, step);
                 reply.into_iter().for_each(|reply| reply.encode(replies));

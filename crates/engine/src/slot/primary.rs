@@ -203,7 +203,7 @@ impl<B: Bugs> Slot<B> {
         let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
         let record = Record::new(version, op);
         let has_followers = matches!(&self.role, Role::Primary(primary) if !primary.followers.is_empty());
-        // A clone is an atomic operation, as is dropping it.
+        // Most writes without followers need no clone: each costs two atomic operations.
         let needed = (has_followers || record.has_deadline() || record.is_multi()).then(|| record.clone());
         self.apply(cx, record, has_followers);
         if let Some(record) = &needed {

@@ -307,7 +307,7 @@ impl<B: Bugs> Slot<B> {
         None
     }
 
-    /// Appends a record and applies it.
+    /// Appends a record and applies it. It is `kept` in the tail unless nobody will ever ask for it.
     pub(super) fn apply(&mut self, cx: &SlotContext<'_>, record: Record, kept: bool) {
         if let Some(identity) = record.identity() {
             let completion = Completion::of(&record);
@@ -317,17 +317,13 @@ impl<B: Bugs> Slot<B> {
         let mut put = |record: Record| log::Entry { replaced: self.put(cx, record.clone()), record };
         let parts: Vec<_> = if record.is_multi() { record.parts().map(&mut put).collect() } else { Vec::new() };
         self.log.append(&record, &parts);
-        match (kept, record.is_write()) {
-            (true, true) => {
-                let replaced = self.put(cx, record.clone());
-                self.log.keep(log::Entry { record, replaced }, parts, cx.tails);
-            }
-            (true, false) => self.log.keep(log::Entry { record, replaced: None }, parts, cx.tails),
-            (false, is_write) => {
-                self.log.drop_tail(cx.tails);
-                if is_write {
-                    self.put(cx, record);
-                }
+        if kept {
+            let replaced = if record.is_write() { self.put(cx, record.clone()) } else { None };
+            self.log.keep(log::Entry { record, replaced }, parts, cx.tails);
+        } else {
+            self.log.drop_tail(cx.tails);
+            if record.is_write() {
+                self.put(cx, record);
             }
         }
     }
