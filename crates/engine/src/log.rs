@@ -189,6 +189,7 @@ impl Log {
 
     /// Keeps the last record and its parts in the tail, if they fit.
     pub fn keep(&mut self, entry: Entry, parts: Vec<Entry>, budget: &TailBudget) {
+        debug_assert_eq!(entry.record.version(), self.last, "it was appended before");
         let bytes = entry.bytes() + parts.iter().map(Entry::bytes).sum::<usize>();
         if budget.used() + bytes > budget.limit {
             return self.drop_tail(budget);

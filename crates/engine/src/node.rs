@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use proto::cluster_map::{ClusterMap, MapVersion, Member};
+use proto::cluster_map::{ClusterMap, ClusterSettings, MapVersion, Member};
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::ReadLevel;
 use proto::peer::{Change, List, WallTime, Write};
@@ -416,6 +416,13 @@ impl<B: Bugs> Node<B> {
     #[must_use]
     pub fn map(&self) -> Option<Arc<ClusterMap>> {
         self.map.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The settings in that map; the default ones if there is no map.
+    #[must_use]
+    pub fn cluster_settings(&self) -> ClusterSettings {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        map.as_ref().map(|map| map.cluster_settings).unwrap_or_default()
     }
 
     /// The incarnation that the coordinator gave this node; 0 before that.

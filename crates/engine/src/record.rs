@@ -61,8 +61,10 @@ const HAS_REPLY: u64 = 1 << 61;
 /// The flag that a record holds an identity.
 const HAS_IDENTITY: u64 = 1 << 62;
 
-/// What the word of a short put without anything else has none of.
-const NOT_PLAIN: u64 = LONG | HAS_IDENTITY | HAS_REPLY | (7 << KIND_SHIFT);
+const KIND_MASK: u64 = 7;
+
+/// The bits that are clear in the word of a plain put: short, with no deadline, no identity and no reply.
+const NOT_PLAIN: u64 = LONG | HAS_IDENTITY | HAS_REPLY | (KIND_MASK << KIND_SHIFT);
 
 const _: () = assert!(Kind::Put as u64 == 0);
 const _: () = assert!(limits::CLIENT_BYTES + SEQ_BYTES <= u8::MAX as usize);
@@ -187,7 +189,7 @@ impl Record {
     pub fn key(&self) -> &[u8] {
         let word = self.0.word();
         if word & LONG == 0 {
-            return self.0.bytes().get(..((word >> KEY_SHIFT) & SHORT_KEY_MOST) as usize).unwrap_or_default();
+            return self.0.bytes().get(..short_key_len(word)).unwrap_or_default();
         }
         self.bytes().get(..self.key_len()).unwrap_or_default()
     }
@@ -198,7 +200,7 @@ impl Record {
         let word = self.0.word();
         if word & NOT_PLAIN == 0 {
             // By far the most common case.
-            return self.0.bytes().get(((word >> KEY_SHIFT) & SHORT_KEY_MOST) as usize..);
+            return self.0.bytes().get(short_key_len(word)..);
         }
         match self.kind() {
             Kind::Put => self.bytes().get(self.key_len()..self.end()),
@@ -431,7 +433,7 @@ impl Record {
     }
 
     fn kind(&self) -> Kind {
-        match (self.0.word() >> KIND_SHIFT) & 7 {
+        match (self.0.word() >> KIND_SHIFT) & KIND_MASK {
             0 => Kind::Put,
             1 => Kind::PutUntil,
             2 => Kind::Delete,
@@ -444,9 +446,7 @@ impl Record {
 
     fn key_len(&self) -> usize {
         let word = self.0.word();
-        let short = (word >> KEY_SHIFT) & SHORT_KEY_MOST;
-        let len = if word & LONG == 0 { short } else { (word >> LONG_KEY_SHIFT) & LONG_KEY_MOST };
-        len as usize
+        if word & LONG == 0 { short_key_len(word) } else { ((word >> LONG_KEY_SHIFT) & LONG_KEY_MOST) as usize }
     }
 
     /// The contents other than the version.
@@ -469,6 +469,11 @@ impl fmt::Debug for Record {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Record").field("version", &self.version()).field("op", &self.op()).finish()
     }
+}
+
+/// The length of the key that a word without `LONG` states.
+fn short_key_len(word: u64) -> usize {
+    ((word >> KEY_SHIFT) & SHORT_KEY_MOST) as usize
 }
 
 /// Whether the version fits into the word along with these lengths of key and bytes.

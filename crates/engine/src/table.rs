@@ -333,10 +333,12 @@ fn bytes_of_groups(count: usize) -> usize {
 }
 
 impl Group {
-    /// The records with this tag, and their places; now and then one with another tag is among them.
+    /// The records with this tag, and their places. The one just behind such a record may be among them although its tag
+    /// differs, in the lowest bit.
     fn tagged(&self, tag: u8) -> impl Iterator<Item = (usize, &Record)> {
-        // All tags are compared at once (Warren, "Hacker's Delight", 6-1): a byte that is zero, because it has this
-        // tag, borrows from its highest bit. A byte above such a one may seem to be zero, too.
+        // All tags are compared at once (after Warren, "Hacker's Delight", 6-1). Subtracting one sets the highest bit of
+        // a byte that is zero, because it has this tag, and borrows from the next one, which may then seem to be zero,
+        // too. The highest byte is no tag, and left out.
         const LOW: u64 = u64::from_le_bytes([1; 8]);
         const HIGH: u64 = LOW << 7;
         let [a, b, c, d, e, f, g] = self.tags;

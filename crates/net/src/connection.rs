@@ -354,8 +354,8 @@ impl Connection {
                     shared.idle.fetch_add(1, Ordering::Relaxed);
                     return Ok(Ended::Closed);
                 }
-                // Set up only if it is waited for.
-                () = async { tokio::time::sleep(ORIGINAL_FRAMING_SILENCE).await }, if original_framing && is_line => {
+                // Evaluated even where the condition is false, but the timer is set up only when it is waited for.
+                () = silence(ORIGINAL_FRAMING_SILENCE), if original_framing && is_line => {
                     while session.request(self.reader.unterminated(), &mut self.output) == Flow::Settle {
                         session.settle(&self.stream, &mut self.output).await?;
                         self.flush().await?;

@@ -323,7 +323,7 @@ impl Driver {
     /// The cluster settings that the operator has chosen; before there is a map, the defaults.
     #[must_use]
     pub(crate) fn cluster_settings(&self) -> ClusterSettings {
-        self.shared.node.map().map(|map| map.cluster_settings).unwrap_or_default()
+        self.shared.node.cluster_settings()
     }
 
     /// Whether the cluster's settings are known: the coordinator has sent this start a map; or it has not for a while,

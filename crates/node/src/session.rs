@@ -170,13 +170,15 @@ fn answer_read(
     out: &mut Vec<u8>,
 ) -> Option<Body> {
     let body = record.filter(|_| wanted == Wanted::Value).and_then(|record| begin_body(record, encoding, out));
+    if body.is_some() {
+        return body;
+    }
     match (wanted, encoding, record.and_then(Record::value)) {
-        _ if body.is_some() => {}
         // By far the most common case.
         (Wanted::Value, Encoding::Array | Encoding::Resp3, Some(value)) => frame::push_word(value, out),
         _ => answering::found(record, wanted, || driver.wall()).encode(encoding, out),
     }
-    body
+    None
 }
 
 impl<'a> ClientSession<'a> {
@@ -401,7 +403,7 @@ impl<'a> ClientSession<'a> {
         self.batch.unwrap_or_else(|| self.begin_batch())
     }
 
-    #[cold]
+    #[inline(never)]
     fn begin_batch(&mut self) -> Batch {
         let (driver, now) = (self.driver, self.driver.clock().now());
         *self.batch.insert(Batch {

@@ -202,7 +202,7 @@ impl<'a> NodeRequest<'a> {
         Self::parse_words(frame).map_err(|error| unless_http(redis::in_array(error, frame), frame))
     }
 
-    /// The most common requests in their most common form, which would be parsed to the same.
+    /// The most common requests in their most common form, as [`Self::parse_words`] would parse them; `None` for others.
     fn usual(frame: Frame<'a>) -> Option<Self> {
         let Frame::Array(words) = frame else { return None };
         if let Some([b"GET", key]) = words.exactly() {

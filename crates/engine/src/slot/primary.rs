@@ -203,7 +203,7 @@ impl<B: Bugs> Slot<B> {
         let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
         let record = Record::new(version, op);
         let has_followers = matches!(&self.role, Role::Primary(primary) if !primary.followers.is_empty());
-        // Most writes without followers need no clone: each costs two atomic operations.
+        // Most writes without followers need no clone, which costs two atomic operations.
         let needed = (has_followers || record.has_deadline() || record.is_multi()).then(|| record.clone());
         self.apply(cx, record, has_followers);
         if let Some(record) = &needed {
@@ -226,6 +226,7 @@ impl<B: Bugs> Slot<B> {
         let active = primary.active.get_or_insert_default();
         active.last_write = cx.now;
         active.told = durable;
+        // There is one wherever there are followers.
         if let Some(record) = &needed {
             for follower in primary.followers.iter().filter(|follower| follower.progress.takes_records()) {
                 follower.outbox.push(Item::Record { slot: cx.id, previous, durable, record: record.clone() });

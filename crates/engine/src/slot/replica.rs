@@ -317,6 +317,7 @@ impl<B: Bugs> Slot<B> {
         let mut put = |record: Record| log::Entry { replaced: self.put(cx, record.clone()), record };
         let parts: Vec<_> = if record.is_multi() { record.parts().map(&mut put).collect() } else { Vec::new() };
         self.log.append(&record, &parts);
+        // The table gets the record itself where nobody else needs it.
         if kept {
             let replaced = if record.is_write() { self.put(cx, record.clone()) } else { None };
             self.log.keep(log::Entry { record, replaced }, parts, cx.tails);

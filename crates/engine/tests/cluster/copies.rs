@@ -7,7 +7,7 @@ use engine::memory::Evict;
 use engine::node::{TICK, Turn};
 use proto::level::AckLevel;
 use proto::limits;
-use proto::peer::Change;
+use proto::peer::{Change, Modify};
 use proto::session::NodeMessage;
 use proto::slot::SlotId;
 
@@ -303,4 +303,28 @@ fn what_a_node_wrote_alone_is_known_to_be_durable_by_those_that_came_later() {
         let durable = durable(&world, name);
         assert!(durable.iter().all(|seq| *seq > 0), "{name}: {durable:?}");
     }
+}
+
+#[test]
+fn a_node_without_replicas_notices_every_deadline() {
+    let mut world = World::new();
+    world.stop_coordinator();
+    world.wants.replicas = 0;
+    world.start_coordinator(false);
+    world.boot("A");
+    world.run(Duration::from_secs(3));
+    let [put, from, to] = [(0, 0), (1, 0), (1, 1)].map(|(slot, nth)| {
+        let keys = (0..).map(|number| format!("key{number}"));
+        keys.filter(|key| World::slot_of(key).0 == slot).nth(nth).expect("there are many")
+    });
+    for key in [&put, &from] {
+        assert_eq!(world.write("A", key, Change::PutFor(b"v", 2_000), AckLevel::Quorum), "OK");
+    }
+    // One record, which writes two keys.
+    let rename = Modify::Rename { to: to.as_bytes(), if_absent: false };
+    assert_eq!(world.write("A", &from, Change::Modify(rename), AckLevel::Quorum), "OK");
+    let expiring = |world: &World| [0, 1].map(|slot| world.member("A").node.inspect(SlotId(slot), |it| it.expiring()));
+    assert_eq!(expiring(&world), [1, 1]);
+    world.run(Duration::from_secs(3));
+    assert_eq!(expiring(&world), [0, 0], "nobody has read the keys");
 }

@@ -1,7 +1,7 @@
 //! Finds frames in the bytes that arrive.
 //!
-//! The decoder is incremental: it remembers how far it has scanned. Apart from the few digits of a length, no byte is
-//! scanned twice, however the input is split. A frame over a limit is refused as soon as its length is known, before
+//! The decoder is incremental: it remembers how far it has scanned. Apart from the few digits of the first lengths of an
+//! array, no byte is scanned twice, however the input is split. A frame over a limit is refused as soon as its length is known, before
 //! memory is allocated for it.
 
 use super::{Frame, Span, Words};
@@ -163,12 +163,12 @@ impl FrameDecoder {
     }
 
     /// The array that begins at `start`, if it has arrived whole and its lengths are usual, as nearly every array's are.
-    /// Otherwise nothing changes.
+    /// Otherwise nothing changes, and what was looked at is scanned again.
     fn usual_array(&mut self, buf: &[u8], start: usize) -> Option<Found> {
         if self.is_inside_frame() || self.limits != FrameLimits::Authenticated {
             return None;
         }
-        let (count, mut end) = usual_header(buf, start, b'*')?;
+        let (count, mut end) = usual_header(buf, start, b'*').filter(|(count, _)| *count <= USUAL_WORDS)?;
         let first = self.spans.len();
         for _ in 0..count {
             let Some((span, behind)) = usual_word(buf, start, end) else {
@@ -325,29 +325,36 @@ impl FrameDecoder {
     }
 }
 
-/// A length of so many digits is below every limit, for words and for their number.
+/// More words than in nearly every array. Few enough that looking at them in vain costs little.
+const USUAL_WORDS: usize = 64;
+
+/// How many digits a length has at most that is below every limit on words.
 const USUAL_DIGITS: usize = 5;
 
+// What has only usual lengths is within every limit.
+const _: () = assert!(USUAL_WORDS <= limits::ARRAY_WORDS);
+const _: () = assert!(10usize.pow(USUAL_DIGITS as u32) <= limits::VALUE_BYTES);
+const _: () = assert!(b"$\r\n".len() + USUAL_DIGITS <= limits::ARRAY_HEADER_BYTES);
 const _: () =
-    assert!(10usize.pow(USUAL_DIGITS as u32) < limits::ARRAY_WORDS && USUAL_DIGITS < limits::ARRAY_HEADER_BYTES);
+    assert!((USUAL_WORDS + 1) * (limits::ARRAY_HEADER_BYTES + 10usize.pow(USUAL_DIGITS as u32)) <= limits::ARRAY_BYTES);
 
 /// Reads a header line with a usual length at `at`, whole: the length, and where the line ends.
 #[inline]
 fn usual_header(buf: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
-    let digit = |at: usize| Some(usize::from(buf.get(at)?.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
+    let digit_at = |at: usize| Some(usize::from(buf.get(at)?.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
     if *buf.get(at)? != mark {
         return None;
     }
     let first = at + 1;
-    let (mut number, mut at) = (digit(first)?, first + 1);
-    while let Some(digit) = digit(at) {
+    let (mut number, mut end) = (digit_at(first)?, first + 1);
+    while let Some(digit) = digit_at(end) {
         number = 10 * number + digit;
-        at += 1;
-        if at - first > USUAL_DIGITS {
+        end += 1;
+        if end - first > USUAL_DIGITS {
             return None;
         }
     }
-    (buf.get(at..at + 2)? == b"\r\n").then_some((number, at + 2))
+    (buf.get(end..end + 2)? == b"\r\n").then_some((number, end + 2))
 }
 
 /// Reads a word of usual length at `at`, whole, in an array that begins at `start`: where it lies in the array, and where
@@ -356,8 +363,7 @@ fn usual_header(buf: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
 fn usual_word(buf: &[u8], start: usize, at: usize) -> Option<(Span, usize)> {
     let (len, at) = usual_header(buf, at, b'$')?;
     let end = at + len;
-    let is_whole = buf.get(end..end + 2)? == b"\r\n" && end - start <= limits::ARRAY_BYTES;
-    is_whole.then(|| (Span { start: fits(at - start), len: fits(len) }, end + 2))
+    (buf.get(end..end + 2)? == b"\r\n").then(|| (Span { start: fits(at - start), len: fits(len) }, end + 2))
 }
 
 /// Reads a header line that gives a length, such as `*3` or `$12`: the length and how many bytes the line has; `None` if

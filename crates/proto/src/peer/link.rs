@@ -282,20 +282,22 @@ impl<'a> LinkMessage<'a> {
     /// The words are not one of these messages; the connection is unusable from here on.
     pub fn parse(mut words: Words<'a>) -> Result<Self, ErrorReply> {
         let message = match words.next() {
-            // Nearly every message is one.
-            Some(b"REPLICATE") => Self::record(&mut words),
-            Some(verb) => Self::other(verb, &mut words),
+            // Nearly every message is a record.
+            Some(b"REPLICATE") => Self::parse_record(&mut words),
+            Some(verb) => Self::parse_other(verb, &mut words),
             None => None,
         };
         message.filter(|_| words.is_empty()).ok_or(ErrorReply::Protocol("not a message from a primary"))
     }
 
-    fn record(words: &mut Words<'a>) -> Option<Self> {
+    /// Reads a `REPLICATE` after its verb.
+    fn parse_record(words: &mut Words<'a>) -> Option<Self> {
         let Head { kind, slot, version, previous, durable } = Head::from_bytes(words.next()?)?;
         Some(Self::Replicate { slot, version, previous, durable, op: Op::read(kind, words)? })
     }
 
-    fn other(verb: &[u8], words: &mut Words<'a>) -> Option<Self> {
+    /// Reads any other message after its verb.
+    fn parse_other(verb: &[u8], words: &mut Words<'a>) -> Option<Self> {
         Some(match verb {
             b"BEAT" => Self::Beat { sent: counter(words)? },
             b"DURABLE" => Self::Durable { slot: slot(words)?, seq: counter(words)? },
@@ -313,7 +315,7 @@ impl<'a> LinkMessage<'a> {
             b"COMPARE" => {
                 Self::Compare { slot: slot(words)?, query: counter(words)?, at: words.parse()?, floor: counter(words)? }
             }
-            verb @ (b"ALIGN" | b"REFILL") => Self::Align {
+            b"ALIGN" | b"REFILL" => Self::Align {
                 slot: slot(words)?,
                 epoch: words.parse()?,
                 config: words.parse()?,

@@ -141,27 +141,75 @@ fn what_is_no_array_is_refused() {
 }
 
 #[test]
-fn usual_arrays_are_found_as_all_others_are() {
-    let lengths = [0, 1, 9, 10, 99, 100, 999, 1_000, 99_999, 100_000];
-    for len in lengths {
+fn usual_arrays_are_found_at_once_and_as_all_others_are() {
+    for len in [0, 1, 9, 10, 99, 100, 999, 1_000, 99_999, 100_000] {
         let word = vec![b'w'; len];
-        let zeros = |count: usize| {
-            let mut array = format!("*{0}2\r\n${0}{len}\r\n", "0".repeat(count)).into_bytes();
+        for zeros in (0..20).map(|count| "0".repeat(count)) {
+            let mut array = format!("*{zeros}2\r\n${zeros}{len}\r\n").into_bytes();
             array.extend_from_slice(&word);
             array.extend_from_slice(b"\r\n$1\r\na\r\n");
-            array
-        };
-        for array in (0..20).map(zeros) {
+            let digits = zeros.len() + len.to_string().len();
+            let mut usual = FrameDecoder::new();
+            assert_eq!(usual.usual_array(&array, 0).is_some(), digits <= USUAL_DIGITS, "{len} after {zeros}");
+            // What was begun before is scanned step by step.
             let mut slow = FrameDecoder::new();
             assert_eq!(slow.find(&array[..array.len() - 1], 1), Ok(0));
-            let found = slow.find(&array, 1).map(|_| format!("{:?}", slow.found(&array).collect::<Vec<_>>()));
-            let mut usual = FrameDecoder::new();
-            let at_once = usual.find(&array, 1).map(|_| format!("{:?}", usual.found(&array).collect::<Vec<_>>()));
-            assert!(at_once == found && found.is_ok_and(|found| found.len() > 2), "{len}");
+            let [slow, usual] = [slow, FrameDecoder::new()].map(|mut decoder| {
+                assert_eq!(decoder.find(&array, 1), Ok(1));
+                format!("{:?}", decoder.found(&array).collect::<Vec<_>>())
+            });
+            assert!(slow == usual, "{len} after {zeros}");
         }
     }
-    let too_many_zeros = format!("*{}1\r\n$1\r\na\r\n", "0".repeat(40));
-    assert!(matches!(words_of(too_many_zeros.as_bytes()), Err(ErrorReply::Protocol(_))));
+}
+
+#[test]
+fn what_is_found_depends_on_neither_cuts_nor_shortcuts() {
+    // A linear congruential generator (Knuth, MMIX) is random enough here.
+    let mut state = 3_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let pieces = [
+        &b"*1\r\n"[..],
+        b"*2\r\n",
+        b"*",
+        b"$",
+        b"\r\n",
+        b"$1\r\na\r\n",
+        b"$3\r\n*1\r\r\n",
+        b"0",
+        b"1",
+        b"a",
+        b"PING\n",
+    ];
+    for _ in 0..20_000 {
+        let input: Vec<u8> = (0..random(12)).flat_map(|_| pieces[random(pieces.len())].to_vec()).collect();
+        // Byte by byte, every array has begun before it is whole, and is scanned step by step.
+        let [at_once, byte_by_byte] = [input.len(), 1].map(|step| {
+            let (mut decoder, mut buf, mut seen) = (FrameDecoder::new(), Vec::new(), Vec::new());
+            let mut rest = input.chunks(step.max(1));
+            loop {
+                match decoder.find(&buf, 3) {
+                    Ok(0) => match rest.next() {
+                        Some(more) => buf.extend_from_slice(more),
+                        None => break,
+                    },
+                    Ok(found) => {
+                        seen.extend(decoder.found(&buf).map(|frame| format!("{frame:?}")));
+                        buf.drain(..decoder.consume(found));
+                    }
+                    Err(error) => {
+                        seen.push(error.to_string());
+                        break;
+                    }
+                }
+            }
+            seen
+        });
+        assert_eq!(at_once, byte_by_byte, "{:?}", String::from_utf8_lossy(&input));
+    }
 }
 
 #[test]
@@ -193,6 +241,11 @@ fn an_unauthenticated_client_may_send_little() {
     for bytes in [format!("*1\r\n${}\r\n", room + 1), format!("*2\r\n$1\r\na\r\n${}\r\n", usize::MAX)] {
         assert_eq!(decode(bytes.as_bytes()), Err("ERR Protocol error: unauthenticated bulk length".to_owned()));
     }
+    // Nor may it if everything has arrived.
+    let many = [&b"w"[..]; limits::UNAUTHENTICATED_WORDS + 1];
+    assert_eq!(decode(&array(&many)), Err("ERR Protocol error: unauthenticated multibulk length".to_owned()));
+    let long = vec![b'w'; room + 1];
+    assert_eq!(decode(&array(&[&long])), Err("ERR Protocol error: unauthenticated bulk length".to_owned()));
     let line = vec![b'a'; limits::UNAUTHENTICATED_BYTES + 1];
     assert_eq!(decode(&line[..limits::UNAUTHENTICATED_BYTES]), Ok(false));
     assert_eq!(
