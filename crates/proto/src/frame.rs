@@ -46,8 +46,9 @@ impl<'a> Frame<'a> {
         match self {
             Self::Array(mut words) => words.next().zip(words.next()),
             Self::Line(line) => {
-                let mut words = words_of(line);
-                words.next().zip(words.next())
+                let (verb, rest) = split_word(line);
+                let (key, _) = split_word(rest);
+                (!key.is_empty()).then_some((verb, key))
             }
         }
     }
@@ -55,26 +56,40 @@ impl<'a> Frame<'a> {
     /// Whether the first word is this verb, in any case.
     #[must_use]
     pub fn has_verb(self, verb: &[u8]) -> bool {
-        let first = match self {
-            Self::Array(mut words) => words.next(),
-            Self::Line(line) => words_of(line).next(),
-        };
-        first.is_some_and(|first| first.eq_ignore_ascii_case(verb))
+        match self {
+            Self::Array(mut words) => words.next().is_some_and(|first| first.eq_ignore_ascii_case(verb)),
+            // Where the first word ends matters only if it begins as the verb does.
+            Self::Line(line) => {
+                let begin = without_blanks(line).split_at_checked(verb.len());
+                begin.is_some_and(|(begin, rest)| begin.eq_ignore_ascii_case(verb) && rest.first().is_none_or(is_blank))
+            }
+        }
     }
 
     /// Whether this verb, in any case, is all there is.
     #[must_use]
     pub fn is_only(self, verb: &[u8]) -> bool {
-        let count = match self {
-            Self::Array(words) => words.len(),
-            Self::Line(line) => words_of(line).count(),
+        let is_one_word = match self {
+            Self::Array(words) => words.len() == 1,
+            Self::Line(line) => split_word(split_word(line).1).0.is_empty(),
         };
-        count == 1 && self.has_verb(verb)
+        is_one_word && self.has_verb(verb)
     }
 }
 
-fn words_of(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
+pub(crate) fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn without_blanks(line: &[u8]) -> &[u8] {
+    let start = line.iter().position(|byte| !is_blank(byte)).unwrap_or(line.len());
+    line.get(start..).unwrap_or_default()
+}
+
+/// The first word of a line, empty if there is none, and what is behind it.
+fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
+    let line = without_blanks(line);
+    line.split_at(memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len()))
 }
 
 /// The words of an array request, read from the front.

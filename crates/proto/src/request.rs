@@ -15,14 +15,14 @@ mod span;
 use std::time::Duration;
 
 use crate::error::ErrorReply;
-use crate::frame::{Encoding, Frame, Words};
+use crate::frame::{Encoding, Frame, Words, is_blank};
 use crate::id::NodeAddr;
 use crate::level::{AckLevel, ReadLevel};
 use crate::peer::{Change, Read, Wanted, Write};
 use crate::range::PageRequest;
 use crate::slot::SlotId;
 
-use rest::{BLANKS, Rest, VERB_BYTES, checked_key, split_verb};
+use rest::{Rest, VERB_BYTES, checked_key, split_verb, without_blanks};
 
 pub use auth::{Auth, is_auth_attempt};
 pub use glob::{glob_matches, literal_prefix};
@@ -204,13 +204,24 @@ impl<'a> NodeRequest<'a> {
 
     /// The most common requests in their most common form, as [`Self::parse_words`] would parse them; `None` for others.
     fn usual(frame: Frame<'a>) -> Option<Self> {
-        let Frame::Array(words) = frame else { return None };
-        if let Some([b"GET", key]) = words.exactly() {
-            let key = checked_key(key).ok()?;
-            return Some(Self::Read(Read { key, wanted: Wanted::Value, level: ReadLevel::default() }));
-        }
-        let Some([b"SET" | b"PUT", key, value]) = words.exactly() else { return None };
-        Some(Self::Write(Write::new(checked_key(key).ok()?, Change::Put(value))))
+        let key = match frame {
+            Frame::Line(line) => {
+                let key = line.strip_prefix(b"GET ").filter(|key| !key.is_empty())?;
+                if memchr::memchr2(b' ', b'\t', key).is_some() {
+                    return None;
+                }
+                std::str::from_utf8(key).ok()?.as_bytes()
+            }
+            Frame::Array(words) => match (words.exactly(), words.exactly()) {
+                (Some([b"GET", key]), _) => key,
+                (_, Some([b"SET" | b"PUT", key, value])) => {
+                    return Some(Self::Write(Write::new(checked_key(key).ok()?, Change::Put(value))));
+                }
+                _ => return None,
+            },
+        };
+        let key = checked_key(key).ok()?;
+        Some(Self::Read(Read { key, wanted: Wanted::Value, level: ReadLevel::default() }))
     }
 
     fn parse_words(frame: Frame<'a>) -> Result<Self, ErrorReply> {
@@ -322,12 +333,8 @@ pub fn split_replicas_word(value: &[u8], is_node: impl Fn(&NodeAddr) -> bool) ->
     let Some(blank) = trimmed.iter().rposition(is_blank) else { return value };
     let (before, word) = trimmed.split_at(blank);
     let Ok(word) = std::str::from_utf8(word) else { return value };
-    let all_nodes = word.trim_start_matches(BLANKS).split(',').all(|a| a.parse().is_ok_and(|addr| is_node(&addr)));
+    let all_nodes = without_blanks(word).split(',').all(|a| a.parse().is_ok_and(|addr| is_node(&addr)));
     if all_nodes && !before.iter().all(is_blank) { before } else { value }
-}
-
-fn is_blank(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\t')
 }
 
 /// Whether a line can carry a PUT of this value with no part of it misread. A client sends every other value as an
@@ -494,6 +501,14 @@ mod tests {
             }
         }
         assert!(!parsed(&array(&[b"SET", b"k", b"v", b"NX"])).0);
+        for (line, other) in [("GET k\n", "get k\n"), ("GET \u{e4}\n", "GET \u{e4} \n")] {
+            let [line, other] = [line, other].map(|line| parsed(line.as_bytes()));
+            assert_eq!((line.0, other.0), (true, false));
+            assert_eq!(line.1, other.1);
+        }
+        for line in [&b"GET \n"[..], b"GET\n", b"GET a b\n", b"GET a\tb\n", b"GET \xff\n", b"GETV k\n"] {
+            assert!(!parsed(line).0, "{line:?}");
+        }
     }
 
     #[test]

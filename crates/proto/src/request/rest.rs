@@ -2,7 +2,7 @@
 
 use super::{KeyspaceRequest, NodeRequest, RawWords, verbs};
 use crate::error::ErrorReply;
-use crate::frame::{Frame, Words};
+use crate::frame::{Frame, Words, is_blank};
 use crate::id::{NodeAddr, Version};
 use crate::level::ReadLevel;
 use crate::limits;
@@ -18,7 +18,6 @@ pub(super) enum Rest<'a> {
 
 /// The longest verb, in bytes.
 pub(super) const VERB_BYTES: usize = 24;
-pub(super) const BLANKS: [char; 2] = [' ', '\t'];
 
 /// Splits a frame into its verb, in upper case, and the rest.
 pub(super) fn split_verb<'a: 'v, 'v>(
@@ -49,10 +48,16 @@ fn in_upper_case<'v>(verb: &'v [u8], upper: &'v mut [u8; VERB_BYTES]) -> Result<
 
 /// The first word of a text, and the text after it without leading blanks.
 fn split_word(text: &str) -> (&str, &str) {
-    let text = text.trim_start_matches(BLANKS);
-    let end = text.bytes().position(|b| b == b' ' || b == b'\t').unwrap_or(text.len());
+    let text = without_blanks(text);
+    let end = memchr::memchr2(b' ', b'\t', text.as_bytes()).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
-    (word, rest.trim_start_matches(BLANKS))
+    (word, without_blanks(rest))
+}
+
+/// A text without the blanks before it. (`trim_start_matches` would decode its characters.)
+pub(super) fn without_blanks(text: &str) -> &str {
+    let blanks = text.bytes().take_while(is_blank).count();
+    text.get(blanks..).unwrap_or_default()
 }
 
 impl<'a> Rest<'a> {
