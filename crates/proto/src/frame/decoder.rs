@@ -1,8 +1,8 @@
 //! Finds frames in the bytes that arrive.
 //!
 //! The decoder is incremental: it remembers how far it has scanned. Apart from the few digits of the first lengths of an
-//! array, no byte is scanned twice, however the input is split. A frame over a limit is refused as soon as its length is known, before
-//! memory is allocated for it.
+//! array, no byte is scanned twice, however the input is split. A frame over a limit is refused as soon as its length is
+//! known, before memory is allocated for it.
 
 use super::{Frame, Span, Words};
 use crate::error::ErrorReply;
@@ -357,8 +357,8 @@ fn usual_header(buf: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
     (buf.get(end..end + 2)? == b"\r\n").then_some((number, end + 2))
 }
 
-/// Reads a word of usual length at `at`, whole, in an array that begins at `start`: where it lies in the array, and where
-/// it ends in the buffer.
+/// Reads a word of usual length at `at`, whole, in an array that begins at `start`: where it lies in the array, and
+/// where it ends in the buffer.
 #[inline]
 fn usual_word(buf: &[u8], start: usize, at: usize) -> Option<(Span, usize)> {
     let (len, at) = usual_header(buf, at, b'$')?;
