@@ -73,7 +73,7 @@ enum Role {
 }
 
 /// The context that a slot's methods run in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct SlotContext<'a> {
     pub(crate) now: Timestamp,
     pub(crate) id: SlotId,

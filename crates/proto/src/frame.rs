@@ -71,25 +71,28 @@ impl<'a> Frame<'a> {
     pub fn is_only(self, verb: &[u8]) -> bool {
         let is_one_word = match self {
             Self::Array(words) => words.len() == 1,
-            Self::Line(line) => split_word(split_word(line).1).0.is_empty(),
+            Self::Line(line) => split_word(line).1.is_empty(),
         };
         is_one_word && self.has_verb(verb)
     }
 }
 
+/// Whether a byte separates the words of a line.
 pub(crate) fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-fn without_blanks(line: &[u8]) -> &[u8] {
+/// A line without the blanks that it begins with.
+pub(crate) fn without_blanks(line: &[u8]) -> &[u8] {
     let start = line.iter().position(|byte| !is_blank(byte)).unwrap_or(line.len());
     line.get(start..).unwrap_or_default()
 }
 
-/// The first word of a line, empty if there is none, and what is behind it.
-fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
+/// The first word of a line, empty if there is none, and what is behind it, without the blanks between them.
+pub(crate) fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
     let line = without_blanks(line);
-    line.split_at(memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len()))
+    let (word, rest) = line.split_at(memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len()));
+    (word, without_blanks(rest))
 }
 
 /// The words of an array request, read from the front.

@@ -15,14 +15,14 @@ mod span;
 use std::time::Duration;
 
 use crate::error::ErrorReply;
-use crate::frame::{Encoding, Frame, Words, is_blank};
+use crate::frame::{Encoding, Frame, Words, is_blank, split_word, without_blanks};
 use crate::id::NodeAddr;
 use crate::level::{AckLevel, ReadLevel};
 use crate::peer::{Change, Read, Wanted, Write};
 use crate::range::PageRequest;
 use crate::slot::SlotId;
 
-use rest::{Rest, VERB_BYTES, checked_key, split_verb, without_blanks};
+use rest::{Rest, VERB_BYTES, checked_key, split_verb};
 
 pub use auth::{Auth, is_auth_attempt};
 pub use glob::{glob_matches, literal_prefix};
@@ -206,11 +206,8 @@ impl<'a> NodeRequest<'a> {
     fn usual(frame: Frame<'a>) -> Option<Self> {
         let key = match frame {
             Frame::Line(line) => {
-                let key = line.strip_prefix(b"GET ").filter(|key| !key.is_empty())?;
-                if memchr::memchr2(b' ', b'\t', key).is_some() {
-                    return None;
-                }
-                std::str::from_utf8(key).ok()?.as_bytes()
+                let (key, behind) = split_word(line.strip_prefix(b"GET ")?);
+                std::str::from_utf8(key).ok().filter(|key| !key.is_empty() && behind.is_empty())?.as_bytes()
             }
             Frame::Array(words) => match (words.exactly(), words.exactly()) {
                 (Some([b"GET", key]), _) => key,
@@ -332,8 +329,8 @@ pub fn split_replicas_word(value: &[u8], is_node: impl Fn(&NodeAddr) -> bool) ->
     }
     let Some(blank) = trimmed.iter().rposition(is_blank) else { return value };
     let (before, word) = trimmed.split_at(blank);
-    let Ok(word) = std::str::from_utf8(word) else { return value };
-    let all_nodes = without_blanks(word).split(',').all(|a| a.parse().is_ok_and(|addr| is_node(&addr)));
+    let Ok(word) = std::str::from_utf8(without_blanks(word)) else { return value };
+    let all_nodes = word.split(',').all(|a| a.parse().is_ok_and(|addr| is_node(&addr)));
     if all_nodes && !before.iter().all(is_blank) { before } else { value }
 }
 
@@ -501,7 +498,7 @@ mod tests {
             }
         }
         assert!(!parsed(&array(&[b"SET", b"k", b"v", b"NX"])).0);
-        for (line, other) in [("GET k\n", "get k\n"), ("GET \u{e4}\n", "GET \u{e4} \n")] {
+        for (line, other) in [("GET k\n", "get k\n"), ("GET \u{e4} \n", "get \u{e4} \n")] {
             let [line, other] = [line, other].map(|line| parsed(line.as_bytes()));
             assert_eq!((line.0, other.0), (true, false));
             assert_eq!(line.1, other.1);

@@ -175,14 +175,20 @@ fn a_name_is_not_given_away_whose_node_counts_on_an_answer_it_has_had() {
     assert_ne!(world.read_linear("A", &key), "old", "who is cut off serves no more");
 }
 
-#[test]
-fn a_lone_copy_does_not_wait_for_one_that_does_not_count() {
+/// A cluster of one node, A, that wants no replicas.
+fn without_replicas() -> World {
     let mut world = World::new();
     world.stop_coordinator();
     world.wants.replicas = 0;
     world.start_coordinator(false);
     world.boot("A");
     world.run(Duration::from_secs(3));
+    world
+}
+
+#[test]
+fn a_lone_copy_does_not_wait_for_one_that_does_not_count() {
+    let mut world = without_replicas();
     world.cut("A", "B");
     world.boot("B");
     world.run(Duration::from_secs(2));
@@ -307,12 +313,7 @@ fn what_a_node_wrote_alone_is_known_to_be_durable_by_those_that_came_later() {
 
 #[test]
 fn a_node_without_replicas_notices_every_deadline() {
-    let mut world = World::new();
-    world.stop_coordinator();
-    world.wants.replicas = 0;
-    world.start_coordinator(false);
-    world.boot("A");
-    world.run(Duration::from_secs(3));
+    let mut world = without_replicas();
     let [put, from, to] = [(0, 0), (1, 0), (1, 1)].map(|(slot, nth)| {
         let keys = (0..).map(|number| format!("key{number}"));
         keys.filter(|key| World::slot_of(key).0 == slot).nth(nth).expect("there are many")

@@ -62,7 +62,7 @@ impl<'a> LastWords<'a> {
 impl<'a> From<KeyWords<'a>> for LastWords<'a> {
     fn from(words: KeyWords<'a>) -> Self {
         Self(match words.0 {
-            Rest::Line(line) => Last::Line(line.as_bytes()),
+            Rest::Line(line) => Last::Line(line),
             Rest::Words(words) => Last::Words(words),
         })
     }

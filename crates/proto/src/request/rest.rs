@@ -2,7 +2,7 @@
 
 use super::{KeyspaceRequest, NodeRequest, RawWords, verbs};
 use crate::error::ErrorReply;
-use crate::frame::{Frame, Words, is_blank};
+use crate::frame::{Frame, Words, split_word};
 use crate::id::{NodeAddr, Version};
 use crate::level::ReadLevel;
 use crate::limits;
@@ -12,7 +12,8 @@ use crate::slot::{SLOT_BITS, SlotId};
 /// What follows the verb.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Rest<'a> {
-    Line(&'a str),
+    /// Text.
+    Line(&'a [u8]),
     Words(Words<'a>),
 }
 
@@ -26,9 +27,9 @@ pub(super) fn split_verb<'a: 'v, 'v>(
 ) -> Result<(&'v [u8], Rest<'a>), ErrorReply> {
     let (verb, rest) = match frame {
         Frame::Line(line) => {
-            let line = std::str::from_utf8(line).map_err(|_| ErrorReply::NotText)?;
+            std::str::from_utf8(line).map_err(|_| ErrorReply::NotText)?;
             let (verb, rest) = split_word(line);
-            (verb.as_bytes(), Rest::Line(rest))
+            (verb, Rest::Line(rest))
         }
         Frame::Array(mut words) => (words.next().unwrap_or_default(), Rest::Words(words)),
     };
@@ -44,20 +45,6 @@ fn in_upper_case<'v>(verb: &'v [u8], upper: &'v mut [u8; VERB_BYTES]) -> Result<
     upper.copy_from_slice(verb);
     upper.make_ascii_uppercase();
     Ok(upper)
-}
-
-/// The first word of a text, and the text after it without leading blanks.
-fn split_word(text: &str) -> (&str, &str) {
-    let text = without_blanks(text);
-    let end = memchr::memchr2(b' ', b'\t', text.as_bytes()).unwrap_or(text.len());
-    let (word, rest) = text.split_at(end);
-    (word, without_blanks(rest))
-}
-
-/// A text without the blanks before it. (`trim_start_matches` would decode its characters.)
-pub(super) fn without_blanks(text: &str) -> &str {
-    let blanks = text.bytes().take_while(is_blank).count();
-    text.get(blanks..).unwrap_or_default()
 }
 
 impl<'a> Rest<'a> {
@@ -171,8 +158,8 @@ impl<'a> Rest<'a> {
     pub(super) fn split_first(self) -> Option<(&'a [u8], Self)> {
         match self {
             Self::Line(rest) => match split_word(rest) {
-                ("", _) => None,
-                (word, rest) => Some((word.as_bytes(), Self::Line(rest))),
+                (b"", _) => None,
+                (word, rest) => Some((word, Self::Line(rest))),
             },
             Self::Words(mut words) => Some((words.next()?, Self::Words(words))),
         }
@@ -188,8 +175,8 @@ impl<'a> Rest<'a> {
     /// A value that is the only thing left.
     fn value(self, verb: &'static str) -> Result<&'a [u8], ErrorReply> {
         let value = match self {
-            Self::Line("") => return Err(ErrorReply::InvalidFormat(verb)),
-            Self::Line(value) => value.as_bytes(),
+            Self::Line(b"") => return Err(ErrorReply::InvalidFormat(verb)),
+            Self::Line(value) => value,
             Self::Words(words) => {
                 let [value] = words.exactly().ok_or(ErrorReply::InvalidFormat(verb))?;
                 value
@@ -235,7 +222,7 @@ impl<'a> Rest<'a> {
                     if word.is_empty() {
                         return Err(invalid());
                     }
-                    *slot = word.as_bytes();
+                    *slot = word;
                     rest = after;
                 }
                 if rest.is_empty() { Ok(words) } else { Err(invalid()) }

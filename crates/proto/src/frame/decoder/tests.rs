@@ -165,12 +165,7 @@ fn usual_arrays_are_found_at_once_and_as_all_others_are() {
 
 #[test]
 fn what_is_found_depends_on_neither_cuts_nor_shortcuts() {
-    // A linear congruential generator (Knuth, MMIX) is random enough here.
-    let mut state = 3_u64;
-    let mut random = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % below
-    };
+    let mut random = seeded::Random::new(3);
     let pieces = [
         &b"*1\r\n"[..],
         b"*2\r\n",
@@ -185,7 +180,7 @@ fn what_is_found_depends_on_neither_cuts_nor_shortcuts() {
         b"PING\n",
     ];
     for _ in 0..20_000 {
-        let input: Vec<u8> = (0..random(12)).flat_map(|_| pieces[random(pieces.len())].to_vec()).collect();
+        let input: Vec<u8> = (0..random.index(12)).flat_map(|_| pieces[random.index(pieces.len())].to_vec()).collect();
         // Byte by byte, every array has begun before it is whole, and is scanned step by step.
         let [at_once, byte_by_byte] = [input.len(), 1].map(|step| {
             let (mut decoder, mut buf, mut seen) = (FrameDecoder::new(), Vec::new(), Vec::new());
