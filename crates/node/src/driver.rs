@@ -218,7 +218,7 @@ impl Driver {
     /// It never will be written.
     pub(crate) async fn wait_written(&self, end: u64) -> Result<(), DiskFailed> {
         match &self.shared.store {
-            Some(store) => store.wait_written(end).await,
+            Some(store) => store.wait_written(self.node().noted(), end).await,
             None => Ok(()),
         }
     }

@@ -30,7 +30,6 @@ use storage::{DataDir, Disk, FileError, Identity};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use log::WriteHere;
 pub use open::{OpenedStore, Settings, check, discard, open, repair};
 use waiters::Orders;
 pub use writer::Running;
@@ -108,11 +107,6 @@ struct Shared {
     figures: Mutex<Figures>,
 }
 
-/// How often a task that finds the log locked retries before it leaves the write to the thread. The holder is nearly
-/// always another task writing everything gathered so far, this task's entries included, and finishes before the
-/// thread would wake up.
-const LOOKS: u32 = 16;
-
 // What a node shows when it joins is what the next start finds on its disk.
 const _: () = assert!(limits::ANCESTORS == storage::identity::INCARNATIONS);
 
@@ -159,17 +153,11 @@ impl Store {
 
     /// Writes all journal entries below `end` if that is quick; returns whether they are written.
     pub async fn persist_soon(&self, noted: &Noted, end: u64) -> bool {
-        if self.fsync() == Fsync::Always {
-            return self.is_written(end);
-        }
-        for _ in 0..LOOKS {
-            if self.is_written(end) {
-                return true;
-            }
+        if self.fsync() != Fsync::Always && !self.is_written(end) {
             // Requests that have arrived on other connections are carried out first, and share the write.
             tokio::task::yield_now().await;
-            if !self.is_written(end) && self.write_here(noted) == WriteHere::LeftToWriter {
-                break;
+            if !self.is_written(end) {
+                self.write_here(noted);
             }
         }
         self.is_written(end)
@@ -180,15 +168,15 @@ impl Store {
     /// # Errors
     /// They never will be. Nobody may learn of them.
     pub async fn persist(&self, noted: &Noted, end: u64) -> Result<(), DiskFailed> {
-        if self.persist_soon(noted, end).await { Ok(()) } else { self.wait_written(end).await }
+        if self.persist_soon(noted, end).await { Ok(()) } else { self.wait_written(noted, end).await }
     }
 
-    /// Waits for the thread to write all entries below `end`, where [`Store::persist_soon`] has not written them.
+    /// Waits until all entries below `end` are written, where [`Store::persist_soon`] has not written them.
     ///
     /// # Errors
     /// They never will be. Nobody may learn of them.
-    pub async fn wait_written(&self, end: u64) -> Result<(), DiskFailed> {
-        self.written(end).await
+    pub async fn wait_written(&self, noted: &Noted, end: u64) -> Result<(), DiskFailed> {
+        self.written(noted, end).await
     }
 
     /// Whether all journal entries below `end` are written.

@@ -122,8 +122,11 @@ impl Log {
 impl Store {
     /// Writes what was noted, if nobody else is writing and it is quick.
     pub(super) fn write_here(&self, noted: &Noted) -> WriteHere {
+        if self.fsync() == Fsync::Always || !self.is_good() {
+            return WriteHere::LeftToWriter;
+        }
         let written = self.write_unless_busy(noted);
-        if written == WriteHere::Written {
+        if written != WriteHere::InOtherHands {
             // Not while the log is locked: those that are woken may have to write.
             waiters::wake(self.take_ready());
         }
@@ -131,9 +134,6 @@ impl Store {
     }
 
     fn write_unless_busy(&self, noted: &Noted) -> WriteHere {
-        if self.fsync() == Fsync::Always || !self.is_good() {
-            return WriteHere::LeftToWriter;
-        }
         let mut log = match self.shared.log.try_lock() {
             Ok(log) => log,
             Err(TryLockError::WouldBlock) => return WriteHere::InOtherHands,
@@ -162,6 +162,14 @@ impl Store {
     /// Runs `then` on the log, which is open from the start of its thread to its end.
     pub(super) fn with_log<R>(&self, then: impl FnOnce(&mut Log) -> R) -> R {
         let mut log = self.shared.log.lock().unwrap_or_else(PoisonError::into_inner);
-        then(log.as_mut().expect("the thread that asks has not ended"))
+        let done = then(log.as_mut().expect("the thread that asks has not ended"));
+        drop(log);
+        waiters::wake(self.take_next());
+        done
+    }
+
+    /// Whether somebody has the log.
+    pub(super) fn is_log_held(&self) -> bool {
+        matches!(self.shared.log.try_lock(), Err(TryLockError::WouldBlock))
     }
 }

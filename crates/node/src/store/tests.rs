@@ -3,7 +3,6 @@
 mod failing;
 
 use std::path::Path;
-use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use engine::node::Turn;
@@ -41,6 +40,12 @@ pub(crate) struct Durable {
 impl Durable {
     pub(crate) fn open(disk: &SimDisk, fsync: Fsync) -> Self {
         Self::try_open(disk, fsync).expect("the directory is sound")
+    }
+
+    /// Opens the log without its thread, which would itself hold it now and then.
+    pub(crate) fn open_log(&mut self) {
+        let log = log::Log::new(self.journal.take().expect("it is opened once"), Arc::default());
+        *self.store.shared.log.lock().expect("nobody has panicked") = Some(log);
     }
 
     fn try_open(disk: &SimDisk, fsync: Fsync) -> anyhow::Result<Self> {
@@ -87,7 +92,7 @@ impl Durable {
     }
 
     /// Writes, if the node accepts it.
-    fn write(&self, key: &[u8], value: &[u8]) -> Option<()> {
+    pub(crate) fn write(&self, key: &[u8], value: &[u8]) -> Option<()> {
         if !self.driver.takes_writes() {
             return None;
         }
@@ -197,39 +202,6 @@ async fn on_a_full_disk_a_node_stops_in_order_and_starts_again() {
     is_full();
     let error = format!("{:#}", Durable::try_open(&disk, Fsync::Always).err().expect("not even an identity has room"));
     assert!(error.contains("free some space and start again") && !error.contains("repair"), "{error}");
-}
-
-/// Nobody wakes the thread meanwhile: whoever holds the log writes what has gathered, or releases it in a moment.
-#[tokio::test]
-async fn while_the_log_is_in_other_hands_it_is_looked_at_again() {
-    let mut node = Durable::open(&SimDisk::new(1), Fsync::Interval).leads().await;
-    // The log is open without its thread, which would itself hold it now and then.
-    let log = log::Log::new(node.journal.take().expect("it is opened once"), Arc::default());
-    *node.store.shared.log.lock().expect("nobody has panicked") = Some(log);
-    node.driver.persist().await.expect("the disk is good");
-    node.write(b"k", b"v").expect("it takes writes");
-    let (journal, end) = (node.driver.node().noted(), node.driver.node().noted().end());
-    let (taken, release) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-    let (theirs, store) = ((Arc::clone(&taken), Arc::clone(&release)), node.store.clone());
-    let other = std::thread::spawn(move || {
-        store.with_log(|_| {
-            theirs.0.wait();
-            theirs.1.wait();
-        });
-    });
-    taken.wait();
-    assert_eq!(node.store.write_here(journal), WriteHere::InOtherHands);
-    let lets_it_go = async {
-        for _ in 0..LOOKS / 2 {
-            assert!(!node.store.is_written(end));
-            tokio::task::yield_now().await;
-        }
-        release.wait();
-        other.join().expect("it has not panicked");
-    };
-    let (persisted, ()) = tokio::join!(node.store.persist_soon(journal, end), lets_it_go);
-    assert!(persisted, "it is free again");
-    assert!(node.store.is_written(end));
 }
 
 #[tokio::test]

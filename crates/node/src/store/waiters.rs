@@ -1,10 +1,13 @@
-//! Tasks that wait for the log thread, and the orders it is given.
+//! Tasks that wait until something is written, and the orders that the log thread is given.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use engine::journal::Noted;
+
+use super::log::WriteHere;
 use super::{DiskFailed, Store};
 
 /// What the thread must do.
@@ -24,21 +27,32 @@ pub(super) struct Waiter {
     number: u64,
     /// It waits for all entries below this number in the state machine's journal.
     end: u64,
+    /// It has found the log in other hands. Once the log is free, it writes what it waits for, unless that is written.
+    may_write: bool,
     waker: Waker,
 }
 
-/// Waits until all journal entries below `end` are written.
+/// Waits until all journal entries below `end` are written, or writes them, if that is quick.
 #[derive(Debug)]
 pub(super) struct WaitWritten<'a> {
     store: &'a Store,
+    noted: &'a Noted,
     end: u64,
     /// Its number among the waiters, once it is one of them.
     number: Option<u64>,
 }
 
+impl Orders {
+    /// Removes the first of those that may write.
+    fn take_next(&mut self) -> Option<Waiter> {
+        let next = self.waiting.iter().position(|waiter| waiter.may_write)?;
+        Some(self.waiting.remove(next))
+    }
+}
+
 impl Store {
-    pub(super) fn written(&self, end: u64) -> WaitWritten<'_> {
-        WaitWritten { store: self, end, number: None }
+    pub(super) fn written<'a>(&'a self, noted: &'a Noted, end: u64) -> WaitWritten<'a> {
+        WaitWritten { store: self, noted, end, number: None }
     }
 
     pub(super) fn orders(&self) -> MutexGuard<'_, Orders> {
@@ -50,16 +64,18 @@ impl Store {
         self.shared.ordered.notify_one();
     }
 
-    /// Removes the waiters that need not wait any longer. The caller wakes them.
+    /// Removes the waiters that need not wait any longer, and one of those that may write: it writes for the others.
+    /// Call this after the log was released; then wake them.
     pub(super) fn take_ready(&self) -> Vec<Waiter> {
         let mut orders = self.orders();
-        if orders.waiting.is_empty() {
-            return Vec::new();
-        }
-        let waiting = std::mem::take(&mut orders.waiting);
-        let (ready, waiting) = waiting.into_iter().partition(|waiter| self.outcome(waiter.end).is_some());
-        orders.waiting = waiting;
+        let mut ready: Vec<_> = orders.waiting.extract_if(.., |waiter| self.outcome(waiter.end).is_some()).collect();
+        ready.extend(orders.take_next());
         ready
+    }
+
+    /// Removes one of the waiters that may write. Call this after the log was released; then wake it.
+    pub(super) fn take_next(&self) -> Option<Waiter> {
+        self.orders().take_next()
     }
 
     /// The outcome of a wait, once known.
@@ -72,7 +88,7 @@ impl Store {
 }
 
 /// Wakes all of them.
-pub(super) fn wake(ready: Vec<Waiter>) {
+pub(super) fn wake(ready: impl IntoIterator<Item = Waiter>) {
     ready.into_iter().for_each(|waiter| waiter.waker.wake());
 }
 
@@ -80,25 +96,38 @@ impl Future for WaitWritten<'_> {
     type Output = Result<(), DiskFailed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let (store, end) = (self.store, self.end);
-        let mut orders = store.orders();
-        // IMPORTANT: checked with the orders locked. Whoever writes locks them afterwards, and finds those that came
-        // before.
-        if let Some(outcome) = store.outcome(end) {
-            self.number = None;
-            return Poll::Ready(outcome);
-        }
+        let Self { store, noted, end, .. } = *self;
+        let (attempt, mut orders) = loop {
+            let attempt = store.write_here(noted);
+            let orders = store.orders();
+            // IMPORTANT: checked with the orders locked. Whoever has the log releases it, then locks them, and finds
+            // those that came before.
+            if let Some(outcome) = store.outcome(end) {
+                self.number = None;
+                return Poll::Ready(outcome);
+            }
+            if attempt != WriteHere::InOtherHands || store.is_log_held() {
+                break (attempt, orders);
+            }
+        };
+        let is_left = attempt != WriteHere::InOtherHands;
         let known = self.number.and_then(|number| orders.waiting.iter_mut().find(|waiter| waiter.number == number));
-        if let Some(waiter) = known {
-            waiter.waker.clone_from(context.waker());
-            return Poll::Pending;
-        }
-        let number = orders.next;
-        orders.next += 1;
-        orders.waiting.push(Waiter { number, end, waker: context.waker().clone() });
-        let is_first = !std::mem::replace(&mut orders.write, true);
+        let orders_write = match known {
+            Some(waiter) => {
+                waiter.waker.clone_from(context.waker());
+                std::mem::replace(&mut waiter.may_write, !is_left) && is_left
+            }
+            None => {
+                let number = orders.next;
+                orders.next += 1;
+                let waker = context.waker().clone();
+                orders.waiting.push(Waiter { number, end, may_write: !is_left, waker });
+                self.number = Some(number);
+                is_left
+            }
+        };
+        let is_first = orders_write && !std::mem::replace(&mut orders.write, true);
         drop(orders);
-        self.number = Some(number);
         if is_first {
             store.shared.ordered.notify_one();
         }
@@ -108,16 +137,21 @@ impl Future for WaitWritten<'_> {
 
 impl Drop for WaitWritten<'_> {
     fn drop(&mut self) {
-        if let Some(number) = self.number {
-            self.store.orders().waiting.retain(|waiter| waiter.number != number);
-        }
+        let Some(number) = self.number else { return };
+        let mut orders = self.store.orders();
+        let before = orders.waiting.len();
+        orders.waiting.retain(|waiter| waiter.number != number);
+        // It may have been woken to write, and somebody else must.
+        let next = if orders.waiting.len() == before { orders.take_next() } else { None };
+        drop(orders);
+        wake(next);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Barrier};
     use std::task::Wake;
 
     use storage::SimDisk;
@@ -148,7 +182,8 @@ mod tests {
         let counts: [Arc<Count>; 3] = Default::default();
         let woken = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
         let now = store.shared.written.load(Ordering::Relaxed);
-        let [mut first, mut second, mut third] = [1, 2, 3].map(|more| Box::pin(store.written(now + more)));
+        let noted = node.driver.node().noted();
+        let [mut first, mut second, mut third] = [1, 2, 3].map(|more| Box::pin(store.written(noted, now + more)));
         let [one, two, three] = &counts;
         for (written, count) in [(&mut first, one), (&mut second, two), (&mut third, three)] {
             assert_eq!(poll(written, count), Poll::Pending);
@@ -167,5 +202,112 @@ mod tests {
         assert_eq!(woken(), [1, 0, 1]);
         assert_eq!(poll(&mut third, three), Poll::Ready(Err(DiskFailed)));
         assert!(store.orders().waiting.is_empty());
+    }
+
+    /// A node that has noted an entry. Its log thread is not there.
+    async fn without_log_thread() -> Durable {
+        let mut node = Durable::open(&SimDisk::new(1), Fsync::Interval).leads().await;
+        node.open_log();
+        node.driver.persist().await.expect("the disk is good");
+        node.write(b"k", b"v").expect("it takes writes");
+        node
+    }
+
+    /// While somebody else holds the log, polls each future once; afterwards the log is free.
+    fn poll_while_held<const N: usize>(node: &Durable, polls: [(&mut Pin<Box<WaitWritten<'_>>>, &Arc<Count>); N]) {
+        let (taken, release) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                node.store.with_log(|_| {
+                    taken.wait();
+                    release.wait();
+                });
+            });
+            taken.wait();
+            for (written, count) in polls {
+                assert_eq!(poll(written, count), Poll::Pending);
+            }
+            release.wait();
+        });
+    }
+
+    #[tokio::test]
+    async fn who_finds_the_log_in_other_hands_writes_once_it_is_free() {
+        let node = without_log_thread().await;
+        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
+        let counts: [Arc<Count>; 2] = Default::default();
+        let [mut first, mut second] = [end, end].map(|end| Box::pin(node.store.written(noted, end)));
+        poll_while_held(&node, [(&mut first, &counts[0]), (&mut second, &counts[1])]);
+        let woken = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
+        assert_eq!(woken(), [1, 0], "one writes for both");
+        assert!(!node.store.is_written(end));
+        assert_eq!(poll(&mut first, &counts[0]), Poll::Ready(Ok(())));
+        assert_eq!(woken(), [1, 1]);
+        assert_eq!(poll(&mut second, &counts[1]), Poll::Ready(Ok(())));
+        assert!(!node.store.orders().write, "the thread has nothing to do");
+    }
+
+    #[tokio::test]
+    async fn if_the_one_that_is_woken_to_write_has_gone_the_next_is_woken() {
+        let node = without_log_thread().await;
+        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
+        let counts: [Arc<Count>; 2] = Default::default();
+        let [mut first, mut second] = [end, end].map(|end| Box::pin(node.store.written(noted, end)));
+        poll_while_held(&node, [(&mut first, &counts[0]), (&mut second, &counts[1])]);
+        drop(first);
+        assert_eq!(counts[1].0.load(Ordering::Relaxed), 1);
+        assert_eq!(poll(&mut second, &counts[1]), Poll::Ready(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn who_has_written_wakes_one_that_waits_for_what_was_noted_since() {
+        let node = without_log_thread().await;
+        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
+        let counts: [Arc<Count>; 3] = Default::default();
+        let [mut first, mut second, mut third] =
+            [end, end, end + 1].map(|end| Box::pin(node.store.written(noted, end)));
+        let all = [(&mut first, &counts[0]), (&mut second, &counts[1]), (&mut third, &counts[2])];
+        poll_while_held(&node, all);
+        let woken = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
+        assert_eq!(woken(), [1, 0, 0]);
+        assert_eq!(poll(&mut first, &counts[0]), Poll::Ready(Ok(())));
+        assert_eq!(woken(), [1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_does_not_take_is_left_to_the_thread() {
+        let node = without_log_thread().await;
+        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
+        let counts: [Arc<Count>; 2] = Default::default();
+        let [mut first, mut second] = [end, end].map(|end| Box::pin(node.store.written(noted, end)));
+        poll_while_held(&node, [(&mut first, &counts[0]), (&mut second, &counts[1])]);
+        node.store.shared.health.send_replace(Health::Full);
+        for (written, count, waiting) in [(&mut second, &counts[1], 1), (&mut first, &counts[0], 2)] {
+            assert!(!node.store.orders().write);
+            assert_eq!(poll(written, count), Poll::Pending);
+            assert!(node.store.orders().write, "the thread is told");
+            assert_eq!(node.store.orders().waiting.len(), waiting);
+            assert!(node.store.take_next().is_none(), "the disk takes nothing");
+            node.store.orders().write = false;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_has_become_free_meanwhile_is_tried_again() {
+        let node = without_log_thread().await;
+        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
+        let mut written = Box::pin(node.store.written(noted, end));
+        let outcome = std::thread::scope(|scope| {
+            let log = node.store.shared.log.lock().expect("nobody has panicked");
+            let orders = node.store.orders();
+            let polled = scope.spawn(|| poll(&mut written, &Arc::default()));
+            // Time to find the log in other hands, and to wait for the orders.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            drop(log);
+            // Whoever had the log has looked at the orders before.
+            drop(orders);
+            polled.join()
+        });
+        assert_eq!(outcome.expect("it has not panicked"), Poll::Ready(Ok(())));
     }
 }
