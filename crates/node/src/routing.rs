@@ -132,7 +132,7 @@ impl Waits {
     /// It was not written within the request timeout. Nobody may learn of it.
     pub(crate) async fn persisted(&mut self, driver: &Driver) -> io::Result<()> {
         let end = driver.node().noted().end();
-        // Nearly always this suffices, and no deadline is set up.
+        // Mostly this suffices, and no deadline is set up.
         if driver.persist_soon(end).await {
             return Ok(());
         }

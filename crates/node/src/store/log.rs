@@ -55,7 +55,7 @@ struct Unwritten {
 pub(super) enum WriteHere {
     /// What was noted is written.
     Written,
-    /// Another task holds the log, and may be writing it.
+    /// Another task, or the thread, holds the log, and may be writing it.
     InOtherHands,
     /// It may take long, or the disk refuses.
     LeftToWriter,
@@ -164,12 +164,9 @@ impl Store {
         let mut log = self.shared.log.lock().unwrap_or_else(PoisonError::into_inner);
         let done = then(log.as_mut().expect("the thread that asks has not ended"));
         drop(log);
-        waiters::wake(self.take_next());
+        if self.fsync() != Fsync::Always {
+            waiters::wake(self.take_next());
+        }
         done
-    }
-
-    /// Whether somebody has the log.
-    pub(super) fn is_log_held(&self) -> bool {
-        matches!(self.shared.log.try_lock(), Err(TryLockError::WouldBlock))
     }
 }

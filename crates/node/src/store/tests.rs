@@ -249,8 +249,8 @@ async fn snapshots_are_made_under_a_load_that_never_ends() {
     // Small segments, so that a snapshot is soon due; after that, unlimited space.
     disk.set_capacity(Some(16 << 20));
     let mut node = Durable::open(&disk, Fsync::Never).leads().await;
-    disk.set_capacity(None);
     node.start();
+    disk.set_capacity(None);
     let end = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for writer in 0..2 {
@@ -279,8 +279,8 @@ async fn a_snapshot_that_failed_is_not_tried_again_at_once_however_small_the_seg
     let disk = SimDisk::new(1);
     disk.set_capacity(Some(4 << 20));
     let mut node = Durable::open(&disk, Fsync::Interval).leads().await;
-    disk.set_capacity(None);
     node.start();
+    disk.set_capacity(None);
     node.driver.persist().await.expect("the disk works");
     // Only the end of a snapshot lists the directory.
     disk.inject(Some(Operation::List), 0, Fault::NoSpace);

@@ -92,46 +92,58 @@ pub(super) fn wake(ready: impl IntoIterator<Item = Waiter>) {
     ready.into_iter().for_each(|waiter| waiter.waker.wake());
 }
 
-impl Future for WaitWritten<'_> {
-    type Output = Result<(), DiskFailed>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { store, noted, end, .. } = *self;
-        let (attempt, mut orders) = loop {
-            let attempt = store.write_here(noted);
-            let orders = store.orders();
-            // IMPORTANT: checked with the orders locked. Whoever has the log releases it, then locks them, and finds
-            // those that came before.
-            if let Some(outcome) = store.outcome(end) {
-                self.number = None;
-                return Poll::Ready(outcome);
-            }
-            if attempt != WriteHere::InOtherHands || store.is_log_held() {
-                break (attempt, orders);
-            }
-        };
-        let is_left = attempt != WriteHere::InOtherHands;
+impl WaitWritten<'_> {
+    /// Becomes one of the waiters, unless the outcome is known. If it may not write, the thread is told to.
+    fn register(&mut self, may_write: bool, waker: &Waker) -> Poll<Result<(), DiskFailed>> {
+        let mut orders = self.store.orders();
+        // IMPORTANT: checked with the orders locked. Whoever has written locks them afterwards, and finds those that
+        // came before.
+        if let Some(outcome) = self.store.outcome(self.end) {
+            self.number = None;
+            return Poll::Ready(outcome);
+        }
         let known = self.number.and_then(|number| orders.waiting.iter_mut().find(|waiter| waiter.number == number));
-        let orders_write = match known {
+        let is_left = match known {
             Some(waiter) => {
-                waiter.waker.clone_from(context.waker());
-                std::mem::replace(&mut waiter.may_write, !is_left) && is_left
+                waiter.waker.clone_from(waker);
+                std::mem::replace(&mut waiter.may_write, may_write) && !may_write
             }
             None => {
                 let number = orders.next;
                 orders.next += 1;
-                let waker = context.waker().clone();
-                orders.waiting.push(Waiter { number, end, may_write: !is_left, waker });
+                orders.waiting.push(Waiter { number, end: self.end, may_write, waker: waker.clone() });
                 self.number = Some(number);
-                is_left
+                !may_write
             }
         };
-        let is_first = orders_write && !std::mem::replace(&mut orders.write, true);
+        let is_first = is_left && !std::mem::replace(&mut orders.write, true);
         drop(orders);
         if is_first {
-            store.shared.ordered.notify_one();
+            self.store.shared.ordered.notify_one();
         }
         Poll::Pending
+    }
+}
+
+impl Future for WaitWritten<'_> {
+    type Output = Result<(), DiskFailed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (store, noted) = (self.store, self.noted);
+        if store.is_written(self.end) {
+            self.number = None;
+            return Poll::Ready(Ok(()));
+        }
+        if store.write_here(noted) == WriteHere::InOtherHands {
+            let registered = self.register(true, context.waker());
+            // IMPORTANT: tried again. Whoever has the log now finds this waiter after releasing it; the holder of a
+            // moment ago may have looked before.
+            if registered.is_ready() || store.write_here(noted) == WriteHere::InOtherHands {
+                return registered;
+            }
+        }
+        // It is written, or left to the thread.
+        self.register(false, context.waker())
     }
 }
 
@@ -208,7 +220,6 @@ mod tests {
     async fn without_log_thread() -> Durable {
         let mut node = Durable::open(&SimDisk::new(1), Fsync::Interval).leads().await;
         node.open_log();
-        node.driver.persist().await.expect("the disk is good");
         node.write(b"k", b"v").expect("it takes writes");
         node
     }

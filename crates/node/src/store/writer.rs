@@ -24,9 +24,12 @@ use crate::driver::Driver;
 /// How often a write to a full disk is retried.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
-/// A snapshot is due once the log has grown by this many segments, at least. More make a restart after a crash slower,
-/// by a fifth of a second each; with fewer, a node with little data that writes much spends its time on snapshots.
-const SNAPSHOT_SEGMENTS: u64 = 4;
+/// A snapshot is due once the log has grown by this much, at least, in bytes. With more, a restart after a crash takes
+/// longer, a second for each 300 MiB; with less, a node with little data that writes much spends its time on snapshots.
+const SNAPSHOT_AFTER: u64 = 256 * 1024 * 1024;
+
+/// On a small disk, this fraction of the free space at the start is enough; but never less than a segment.
+const SNAPSHOT_PART: u64 = 16;
 
 /// How often the thread checks on its background work.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -98,7 +101,10 @@ impl Store {
         interval: Duration,
         runtime: Handle,
     ) -> anyhow::Result<Running> {
-        let segment_bytes = self.directory().as_ref().map(|directory| directory.options().segment_bytes);
+        let snapshot_after = self.directory().as_ref().map_or(u64::MAX, |directory| {
+            let part = directory.free_space().unwrap_or(u64::MAX) / SNAPSHOT_PART;
+            SNAPSHOT_AFTER.min(part).max(directory.options().segment_bytes)
+        });
         let now = Instant::now();
         let writer = Writer {
             driver,
@@ -111,7 +117,7 @@ impl Store {
             making: None,
             removing: None,
             snapshots: Snapshots::new(snapshot),
-            snapshot_after: segment_bytes.map_or(u64::MAX, |bytes| SNAPSHOT_SEGMENTS * bytes),
+            snapshot_after,
             room: Room {
                 looked: now,
                 is_short: false,
