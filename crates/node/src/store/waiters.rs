@@ -182,8 +182,25 @@ mod tests {
         }
     }
 
-    fn poll(written: &mut Pin<Box<WaitWritten<'_>>>, count: &Arc<Count>) -> Poll<Result<(), DiskFailed>> {
-        written.as_mut().poll(&mut Context::from_waker(&Arc::clone(count).into()))
+    /// A task that waits.
+    struct Task<'a> {
+        written: Pin<Box<WaitWritten<'a>>>,
+        count: Arc<Count>,
+    }
+
+    impl Task<'_> {
+        fn new(node: &Durable, end: u64) -> Task<'_> {
+            let written = Box::pin(node.store.written(node.driver.node().noted(), end));
+            Task { written, count: Arc::default() }
+        }
+
+        fn poll(&mut self) -> Poll<Result<(), DiskFailed>> {
+            self.written.as_mut().poll(&mut Context::from_waker(&Arc::clone(&self.count).into()))
+        }
+
+        fn woken(&self) -> usize {
+            self.count.0.load(Ordering::Relaxed)
+        }
     }
 
     #[tokio::test]
@@ -191,41 +208,38 @@ mod tests {
         // The log thread is not started: the test itself says what is written.
         let node = Durable::open(&SimDisk::new(1), Fsync::Always);
         let store = &node.store;
-        let counts: [Arc<Count>; 3] = Default::default();
-        let woken = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
         let now = store.shared.written.load(Ordering::Relaxed);
-        let noted = node.driver.node().noted();
-        let [mut first, mut second, mut third] = [1, 2, 3].map(|more| Box::pin(store.written(noted, now + more)));
-        let [one, two, three] = &counts;
-        for (written, count) in [(&mut first, one), (&mut second, two), (&mut third, three)] {
-            assert_eq!(poll(written, count), Poll::Pending);
+        let [mut first, mut second, mut third] = [1, 2, 3].map(|more| Task::new(&node, now + more));
+        for task in [&mut first, &mut second, &mut third] {
+            assert_eq!(task.poll(), Poll::Pending);
         }
-        assert_eq!(poll(&mut third, three), Poll::Pending);
+        assert_eq!(third.poll(), Poll::Pending);
         assert_eq!(store.orders().waiting.len(), 3, "one that looks twice waits once");
         assert!(store.orders().write, "the thread is told");
         store.note_written(now + 1);
         wake(store.take_ready());
-        assert_eq!(woken(), [1, 0, 0]);
-        assert_eq!(poll(&mut first, one), Poll::Ready(Ok(())));
+        assert_eq!([first.woken(), second.woken(), third.woken()], [1, 0, 0]);
+        assert_eq!(first.poll(), Poll::Ready(Ok(())));
         drop(second);
         assert_eq!(store.orders().waiting.len(), 1);
         store.shared.health.send_replace(Health::Failed("it is gone".to_owned()));
         wake(store.take_ready());
-        assert_eq!(woken(), [1, 0, 1]);
-        assert_eq!(poll(&mut third, three), Poll::Ready(Err(DiskFailed)));
+        assert_eq!([first.woken(), third.woken()], [1, 1]);
+        assert_eq!(third.poll(), Poll::Ready(Err(DiskFailed)));
         assert!(store.orders().waiting.is_empty());
     }
 
-    /// A node that has noted an entry. Its log thread is not there.
-    async fn without_log_thread() -> Durable {
+    /// A node that has noted entries, up to the number that is returned. Its log is open without the thread.
+    async fn without_log_thread() -> (Durable, u64) {
         let mut node = Durable::open(&SimDisk::new(1), Fsync::Interval).leads().await;
         node.open_log();
         node.write(b"k", b"v").expect("it takes writes");
-        node
+        let end = node.driver.node().noted().end();
+        (node, end)
     }
 
-    /// While somebody else holds the log, polls each future once; afterwards the log is free.
-    fn poll_while_held<const N: usize>(node: &Durable, polls: [(&mut Pin<Box<WaitWritten<'_>>>, &Arc<Count>); N]) {
+    /// Tasks that have begun to wait for these while somebody else had the log, which is free now.
+    fn begun_while_held<const N: usize>(node: &Durable, ends: [u64; N]) -> [Task<'_>; N] {
         let (taken, release) = (Barrier::new(2), Barrier::new(2));
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -235,67 +249,53 @@ mod tests {
                 });
             });
             taken.wait();
-            for (written, count) in polls {
-                assert_eq!(poll(written, count), Poll::Pending);
-            }
+            let mut tasks = ends.map(|end| Task::new(node, end));
+            let polled = tasks.each_mut().map(Task::poll);
+            // Before anything can fail: the scope ends once that thread has.
             release.wait();
-        });
+            assert_eq!(polled, [Poll::Pending; N]);
+            tasks
+        })
     }
 
     #[tokio::test]
     async fn who_finds_the_log_in_other_hands_writes_once_it_is_free() {
-        let node = without_log_thread().await;
-        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
-        let counts: [Arc<Count>; 2] = Default::default();
-        let [mut first, mut second] = [end, end].map(|end| Box::pin(node.store.written(noted, end)));
-        poll_while_held(&node, [(&mut first, &counts[0]), (&mut second, &counts[1])]);
-        let woken = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
-        assert_eq!(woken(), [1, 0], "one writes for both");
+        let (node, end) = without_log_thread().await;
+        let [mut first, mut second] = begun_while_held(&node, [end, end]);
+        assert_eq!([first.woken(), second.woken()], [1, 0], "one writes for both");
         assert!(!node.store.is_written(end));
-        assert_eq!(poll(&mut first, &counts[0]), Poll::Ready(Ok(())));
-        assert_eq!(woken(), [1, 1]);
-        assert_eq!(poll(&mut second, &counts[1]), Poll::Ready(Ok(())));
+        assert_eq!(first.poll(), Poll::Ready(Ok(())));
+        assert_eq!(second.woken(), 1);
+        assert_eq!(second.poll(), Poll::Ready(Ok(())));
         assert!(!node.store.orders().write, "the thread has nothing to do");
     }
 
     #[tokio::test]
     async fn if_the_one_that_is_woken_to_write_has_gone_the_next_is_woken() {
-        let node = without_log_thread().await;
-        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
-        let counts: [Arc<Count>; 2] = Default::default();
-        let [mut first, mut second] = [end, end].map(|end| Box::pin(node.store.written(noted, end)));
-        poll_while_held(&node, [(&mut first, &counts[0]), (&mut second, &counts[1])]);
+        let (node, end) = without_log_thread().await;
+        let [first, mut second] = begun_while_held(&node, [end, end]);
         drop(first);
-        assert_eq!(counts[1].0.load(Ordering::Relaxed), 1);
-        assert_eq!(poll(&mut second, &counts[1]), Poll::Ready(Ok(())));
+        assert_eq!(second.woken(), 1);
+        assert_eq!(second.poll(), Poll::Ready(Ok(())));
     }
 
     #[tokio::test]
     async fn who_has_written_wakes_one_that_waits_for_what_was_noted_since() {
-        let node = without_log_thread().await;
-        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
-        let counts: [Arc<Count>; 3] = Default::default();
-        let [mut first, mut second, mut third] =
-            [end, end, end + 1].map(|end| Box::pin(node.store.written(noted, end)));
-        let all = [(&mut first, &counts[0]), (&mut second, &counts[1]), (&mut third, &counts[2])];
-        poll_while_held(&node, all);
-        let woken = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
-        assert_eq!(woken(), [1, 0, 0]);
-        assert_eq!(poll(&mut first, &counts[0]), Poll::Ready(Ok(())));
-        assert_eq!(woken(), [1, 1, 1]);
+        let (node, end) = without_log_thread().await;
+        let [mut first, second, third] = begun_while_held(&node, [end, end, end + 1]);
+        assert_eq!([first.woken(), second.woken(), third.woken()], [1, 0, 0]);
+        assert_eq!(first.poll(), Poll::Ready(Ok(())));
+        assert_eq!([second.woken(), third.woken()], [1, 1]);
     }
 
     #[tokio::test]
     async fn what_a_full_disk_does_not_take_is_left_to_the_thread() {
-        let node = without_log_thread().await;
-        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
-        let counts: [Arc<Count>; 2] = Default::default();
-        let [mut first, mut second] = [end, end].map(|end| Box::pin(node.store.written(noted, end)));
-        poll_while_held(&node, [(&mut first, &counts[0]), (&mut second, &counts[1])]);
+        let (node, end) = without_log_thread().await;
+        let [mut first, mut second] = begun_while_held(&node, [end, end]);
         node.store.shared.health.send_replace(Health::Full);
-        for (written, count, waiting) in [(&mut second, &counts[1], 1), (&mut first, &counts[0], 2)] {
+        for (task, waiting) in [(&mut second, 1), (&mut first, 2)] {
             assert!(!node.store.orders().write);
-            assert_eq!(poll(written, count), Poll::Pending);
+            assert_eq!(task.poll(), Poll::Pending);
             assert!(node.store.orders().write, "the thread is told");
             assert_eq!(node.store.orders().waiting.len(), waiting);
             assert!(node.store.take_next().is_none(), "the disk takes nothing");
@@ -305,14 +305,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_that_has_become_free_meanwhile_is_tried_again() {
-        let node = without_log_thread().await;
-        let (noted, end) = (node.driver.node().noted(), node.driver.node().noted().end());
-        let mut written = Box::pin(node.store.written(noted, end));
+        let (node, end) = without_log_thread().await;
+        let mut task = Task::new(&node, end);
         let outcome = std::thread::scope(|scope| {
             let log = node.store.shared.log.lock().expect("nobody has panicked");
             let orders = node.store.orders();
-            let polled = scope.spawn(|| poll(&mut written, &Arc::default()));
-            // Time to find the log in other hands, and to wait for the orders.
+            let polled = scope.spawn(|| task.poll());
+            // Time to find the log in other hands, and to wait for the orders. If that is too short, it finds the log
+            // free at first, and this shows nothing.
             std::thread::sleep(std::time::Duration::from_millis(50));
             drop(log);
             // Whoever had the log has looked at the orders before.

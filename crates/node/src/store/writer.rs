@@ -67,7 +67,7 @@ struct Writer {
     map_saved_at: Instant,
     /// The map could not be saved, which was reported.
     map_is_unsaved: bool,
-    /// Where waiters are woken.
+    /// Where those that wait for this thread are woken.
     runtime: Handle,
 }
 
