@@ -243,6 +243,13 @@ async fn a_small_disk_heals_by_itself_when_it_is_full_of_the_past_of_a_few_keys(
     eventually("the disk is not full", || node.store.health() == Health::Good).await;
 }
 
+#[test]
+fn a_snapshot_is_due_after_256_mib_of_log_and_sooner_on_a_small_disk() {
+    let after = |segment: u64, free: u64| writer::snapshot_after(segment << 20, free << 20) >> 20;
+    assert_eq!([after(64, 1 << 20), after(64, 4096), after(64, 2048), after(32, 512)], [256, 256, 128, 32]);
+    assert_eq!(after(64, 100), 64, "never less than a segment");
+}
+
 #[tokio::test]
 async fn snapshots_are_made_under_a_load_that_never_ends() {
     let disk = SimDisk::new(1);

@@ -102,8 +102,7 @@ impl Store {
         runtime: Handle,
     ) -> anyhow::Result<Running> {
         let snapshot_after = self.directory().as_ref().map_or(u64::MAX, |directory| {
-            let part = directory.free_space().unwrap_or(u64::MAX) / SNAPSHOT_PART;
-            SNAPSHOT_AFTER.min(part).max(directory.options().segment_bytes)
+            snapshot_after(directory.options().segment_bytes, directory.free_space().unwrap_or(u64::MAX))
         });
         let now = Instant::now();
         let writer = Writer {
@@ -166,6 +165,11 @@ impl Running {
             }
         }
     }
+}
+
+/// By how much the log grows before a snapshot is due, however small the last one was.
+pub(super) fn snapshot_after(segment_bytes: u64, free: u64) -> u64 {
+    SNAPSHOT_AFTER.min(free / SNAPSHOT_PART).max(segment_bytes)
 }
 
 /// Changes `health` from one state to another; a disk that has failed stays failed.
