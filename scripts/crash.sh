@@ -215,17 +215,18 @@ kill_node_1() {
     unset 'pids[1]'
 }
 
-# Counts what was injected at call $1 if it took effect: node 1 was killed, or strace says that a call failed.
-note_injection() {
+# Whether what was injected took effect: node 1 was killed, or strace says that a call failed.
+took_effect() {
     local status=0
     if ! kill -0 "${pids[1]}" 2>/dev/null; then wait "${pids[1]}" || status=$?; fi
-    if [ "$status" = 137 ] || grep -q '(INJECTED)' "$work/trace"; then injected[$1]=$((${injected[$1]:-0} + 1)); fi
+    [ "$status" = 137 ] || grep -q '(INJECTED)' "$work/trace"
 }
 
 # Restarts node 1 with the data it had, and injects a fault at a call while it serves; the other nodes continue. $1:
-# stage; $2: call; $3: what is injected; $4: when, counted in each thread.
+# stage; $2: call; $3: what is injected; $4: when, counted in each thread. How many calls a load leads to varies, so it
+# goes on, within limits, until the fault has taken effect.
 inject() {
-    local stage=$1 call=$2 what=$3 when=$4 load
+    local stage=$1 call=$2 what=$3 when=$4 load again
     # Space is allocated for the reserve at every start without one, but for a segment only once the last is full.
     [ "$call" != fallocate ] || rm -f "$work/$stage/1/data/reserve"
     acknowledged "$work/$stage.record" write --name "$call.$what.$when" --seconds 1.5 >"$work/load.log" 2>&1 &
@@ -233,7 +234,11 @@ inject() {
     # Not with --seccomp-bpf: strace 6.1 then sends a signal at the first call only, whatever "when" says.
     start_node "$stage" 1 strace -f -qq -o "$work/trace" -e "trace=$call" -e "inject=$call:$what:when=$when"
     wait "$load" || die "the load failed with exit code $?: $(cat "$work/load.log")"
-    note_injection "$call"
+    for again in 1 2 3; do
+        ! took_effect || break
+        under_load "$work/$stage.record" "$call.$what.$when.$again" 1.5 true
+    done
+    ! took_effect || injected[$call]=$((${injected[$call]:-0} + 1))
     kill_node_1
 }
 
