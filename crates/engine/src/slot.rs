@@ -232,6 +232,7 @@ impl<B: Bugs> Slot<B> {
     pub(crate) fn get(&self, cx: &SlotContext<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
         let record = self.table.get(cx.hasher, key).filter(|record| !record.is_delete())?;
         cx.was_used(record);
+        self.table.note_size(record);
         let is_expired = record.has_deadline() && record.is_expired(SlotContext { now: clock(), ..*cx }.wall());
         (!is_expired).then_some(record)
     }

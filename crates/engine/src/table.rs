@@ -4,6 +4,7 @@ pub(crate) mod fetch;
 mod order;
 pub(crate) mod shared;
 
+use std::cell::Cell;
 use std::hash::BuildHasher;
 
 use foldhash::SharedSeed;
@@ -60,8 +61,8 @@ pub struct Table {
     expiring: u32,
     /// The order of the keys, once it has been asked for.
     order: Option<Box<Order>>,
-    /// The size of the latest record in bytes, as an estimate for the others.
-    usual_size: u16,
+    /// The size of the record most recently written or read, in bytes, as an estimate for the next.
+    usual_size: Cell<u16>,
     /// A key was added or dropped since. The order itself is left untouched, out of the cache: touching it would slow
     /// the write.
     order_is_old: bool,
@@ -116,15 +117,20 @@ impl Table {
         }
     }
 
-    /// The usual size of a record, in bytes.
+    /// The size that the record used next has, as far as can be guessed, in bytes.
     pub(crate) fn usual_size(&self) -> usize {
-        self.usual_size.into()
+        self.usual_size.get().into()
+    }
+
+    /// Notes the size of a record that is being used.
+    pub(crate) fn note_size(&self, record: &Record) {
+        self.usual_size.set(u16::try_from(record.size()).unwrap_or(u16::MAX));
     }
 
     /// Replaces the newest record of a key, and returns the replaced one.
     pub fn insert(&mut self, hasher: &KeyHasher, record: Record) -> Option<Record> {
         let hash = hasher.hash(record.key());
-        self.usual_size = u16::try_from(record.size()).unwrap_or(u16::MAX);
+        self.note_size(&record);
         self.tombstones += u32::from(record.is_delete());
         self.expiring += u32::from(record.has_deadline());
         if let Some(place) = self.find(self.probe(hash), record.key()) {
