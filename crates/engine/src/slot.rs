@@ -267,17 +267,22 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// The second call; see [`Slot::fetch`].
-    pub(crate) fn fetch_more(&self, upcoming: Upcoming) {
+    /// The second call; see [`Slot::fetch`]. Returns whether the key seems not to be where most are: then
+    /// [`Slot::fetch_displaced`] prefetches its record.
+    pub(crate) fn fetch_more(&self, upcoming: Upcoming) -> bool {
+        if !upcoming.is_read() {
+            self.log.fetch_oldest(self.table.usual_size());
+            if let Role::Primary(primary) = &self.role {
+                primary.fetch();
+            }
+        }
+        upcoming.key_hash().is_some_and(|hash| self.table.fetch_record(hash, 0))
+    }
+
+    /// The third call, for such a key.
+    pub(crate) fn fetch_displaced(&self, upcoming: Upcoming) {
         if let Some(hash) = upcoming.key_hash() {
-            self.table.fetch_record(hash);
-        }
-        if upcoming.is_read() {
-            return;
-        }
-        self.log.fetch_oldest(self.table.usual_size());
-        if let Role::Primary(primary) = &self.role {
-            primary.fetch();
+            self.table.fetch_record(hash, 1);
         }
     }
 

@@ -109,12 +109,20 @@ impl Table {
         }
     }
 
-    /// Prefetches a key's record. This is the second call.
-    pub(crate) fn fetch_record(&self, hash: u64) {
+    /// Prefetches a key's record if it is in its home group, at `distance` 0, as most are. This is the second call. If
+    /// it is not there, this prefetches the next group and returns true: call it again for distance 1, and so on.
+    pub(crate) fn fetch_record(&self, hash: u64, distance: usize) -> bool {
         let Probe { home, tag } = self.probe(hash);
-        if let Some(group) = self.groups.get(home) {
-            group.tagged(tag).for_each(|(_, record)| record.fetch_with_value(self.usual_size()));
+        let Some(group) = self.groups.get(self.group_after(home, distance)) else { return false };
+        let mut is_here = false;
+        for (_, record) in group.tagged(tag) {
+            record.fetch_with_value(self.usual_size());
+            is_here = true;
         }
+        if is_here || group.passed == 0 {
+            return false;
+        }
+        self.groups.get(self.group_after(home, distance + 1)).inspect(|next| fetch::fetch(*next)).is_some()
     }
 
     /// The size that the record used next has, as far as can be guessed, in bytes.
@@ -421,6 +429,41 @@ mod tests {
             assert_eq!(table.usage().tombstones, 0);
             assert_eq!(table.group_bytes(), 0, "an empty table takes no memory");
         }
+    }
+
+    #[test]
+    fn prefetching_goes_on_to_the_group_where_a_record_is() {
+        let hasher = KeyHasher::new(8);
+        let mut table = Table::default();
+        let keys: Vec<_> = (0..2_000).map(|key| format!("key:{key}")).collect();
+        for (seq, key) in (1..).zip(&keys) {
+            table.insert(&hasher, record(seq, key, Effect::Put(b"v")));
+        }
+        let mut displaced = 0;
+        for key in &keys {
+            let hash = hasher.hash(key.as_bytes());
+            let Place { distance, .. } = table.find(table.probe(hash), key.as_bytes()).expect("it is there");
+            // Another key on the way may have the same tag, and is then taken for this one.
+            let stopped = (0..).find(|distance| !table.fetch_record(hash, *distance)).expect("it ends");
+            assert!(stopped <= distance, "{key} is {distance} groups away, and prefetching went {stopped}");
+            displaced += usize::from(stopped == distance && distance > 0);
+        }
+        assert!(displaced > 20, "{displaced} of {} are not in their home group", keys.len());
+        assert!(!table.fetch_record(0, usize::MAX / 2), "there is no such group");
+    }
+
+    #[test]
+    fn a_record_is_expected_to_be_as_large_as_the_last_one_used() {
+        let hasher = KeyHasher::new(9);
+        let mut table = Table::default();
+        for (seq, len) in [(1, 10), (2, 3_000), (3, 100)] {
+            let record = record(seq, &format!("key:{len}"), Effect::Put(&vec![b'v'; len]));
+            table.insert(&hasher, record.clone());
+            assert_eq!(table.usual_size(), record.size());
+        }
+        let read = table.get(&hasher, b"key:3000").expect("it is there");
+        table.note_size(read);
+        assert_eq!(table.usual_size(), read.size());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 
 use proto::slot::SlotId;
+use smallvec::SmallVec;
 
 use super::Node;
 use crate::bugs::Bugs;
@@ -66,6 +67,7 @@ impl<B: Bugs> Node<B> {
             self.slot(slot).fetch(upcoming);
         }
         if let Some((slot, upcoming)) = third {
+            // There is no fourth step for the few keys that need one.
             self.slot(slot).fetch_more(upcoming);
         }
     }
@@ -80,8 +82,9 @@ impl<B: Bugs> Node<B> {
         for (slot, upcoming) in upcoming.clone() {
             self.slot(slot).fetch(upcoming);
         }
-        for (slot, upcoming) in upcoming {
-            self.slot(slot).fetch_more(upcoming);
+        let displaced = upcoming.filter(|(slot, upcoming)| self.slot(*slot).fetch_more(*upcoming));
+        for (slot, upcoming) in displaced.collect::<SmallVec<[_; 8]>>() {
+            self.slot(slot).fetch_displaced(upcoming);
         }
     }
 
