@@ -53,6 +53,9 @@ const SHORT_KEY_MOST: u64 = (1 << (SEQ_SHIFT - KEY_SHIFT)) - 1;
 const SHORT_SEQ_MOST: u64 = (1 << (EPOCH_SHIFT - SEQ_SHIFT)) - 1;
 const SHORT_EPOCH_MOST: u64 = (1 << (KIND_SHIFT - EPOCH_SHIFT)) - 1;
 
+/// The bits of such a version.
+const SHORT_VERSION: u64 = (SHORT_SEQ_MOST << SEQ_SHIFT) | (SHORT_EPOCH_MOST << EPOCH_SHIFT);
+
 const LONG_KEY_MOST: u64 = (1 << (KIND_SHIFT - LONG_KEY_SHIFT)) - 1;
 
 /// The flag that a record holds what a client was told.
@@ -155,6 +158,19 @@ impl Record {
         assert!(key_len <= LONG_KEY_MOST, "a key is within its limit, far below 64 MiB");
         let word = u64::from(len) | (key_len << LONG_KEY_SHIFT) | flags | LONG;
         Self(Shared::new(word, &to_bytes(version), parts))
+    }
+
+    /// Turns a plain put into another one, of the same key and with a value of the same length, unless there are other
+    /// clones of it. Returns whether it has. The time of use remains.
+    pub(crate) fn overwrite(&mut self, version: Version, value: &[u8]) -> bool {
+        let word = self.0.word();
+        let key_len = short_key_len(word);
+        if word & NOT_PLAIN != 0 || !fits_word(version, key_len, key_len + value.len()) {
+            return false;
+        }
+        let Version { epoch: Epoch(epoch), seq } = version;
+        let word = (word & !SHORT_VERSION) | (seq << SEQ_SHIFT) | (epoch << EPOCH_SHIFT);
+        self.0.overwrite(word, key_len, value)
     }
 
     /// Its position in its slot's order, which is also the version of its key.

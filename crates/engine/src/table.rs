@@ -10,6 +10,8 @@ use std::hash::BuildHasher;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
+use proto::id::Version;
+
 use crate::memory::{Usage, allocated};
 use crate::record::Record;
 
@@ -87,7 +89,7 @@ struct Probe {
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+pub(crate) struct Place {
     /// How many groups after its home.
     distance: usize,
     group: usize,
@@ -98,8 +100,17 @@ impl Table {
     /// The newest record of a key.
     #[must_use]
     pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Record> {
-        let Place { group, at, .. } = self.find(self.probe(hasher.hash(key)), key)?;
-        self.groups.get(group)?.records.get(at)?.as_ref()
+        self.at(self.place_of(hasher, key)?)
+    }
+
+    /// Where the newest record of a key is, until the table is changed.
+    pub(crate) fn place_of(&self, hasher: &KeyHasher, key: &[u8]) -> Option<Place> {
+        self.find(self.probe(hasher.hash(key)), key)
+    }
+
+    /// The record at a place.
+    pub(crate) fn at(&self, place: Place) -> Option<&Record> {
+        self.groups.get(place.group)?.records.get(place.at)?.as_ref()
     }
 
     /// Prefetches a key's group. This is the first of two calls.
@@ -155,6 +166,14 @@ impl Table {
         self.records += 1;
         self.order_is_old = true;
         None
+    }
+
+    /// Overwrites the record of a key at its place, if it is a plain put whose value is as long as this one, and nobody
+    /// else holds it. Returns the record as it is then.
+    pub(crate) fn overwrite(&mut self, place: Place, key: &[u8], version: Version, value: &[u8]) -> Option<&Record> {
+        let record = self.groups.get_mut(place.group)?.records.get_mut(place.at)?.as_mut()?;
+        let is_overwritten = record.key() == key && record.overwrite(version, value);
+        is_overwritten.then_some(&*record)
     }
 
     /// Undoes an insertion: restores the replaced record, or removes the key. Returns what was there.
@@ -370,7 +389,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::id::{Epoch, Version};
+    use proto::id::Epoch;
     use proto::peer::{Effect, WallTime};
 
     fn record(seq: u64, key: &str, effect: Effect<'_>) -> Record {

@@ -110,3 +110,47 @@ fn a_usual_record_takes_twelve_bytes_more_than_key_and_value() {
     let record = Record::entry(Version { epoch: Epoch(9), seq: 1_000_000 }, &[7; 16], Effect::Put(&[7; 100]));
     assert_eq!((record.size(), record.usage()), (128, Usage::of_values(128)));
 }
+
+#[test]
+fn only_a_plain_put_of_the_same_size_is_overwritten() {
+    let version = |epoch, seq| Version { epoch: Epoch(epoch), seq };
+    let put = |value| Op::Write { key: b"key", effect: Effect::Put(value), identity: None, reply: b"" };
+    let identity = Some(Identity { client: b"me", seq: 7 });
+    let others = [
+        Op::Write { key: b"key", effect: Effect::Put(b"12"), identity, reply: b"" },
+        Op::Write { key: b"key", effect: Effect::Put(b"12"), identity, reply: b":1" },
+        Op::Write { key: b"key", effect: Effect::PutUntil(b"12", WallTime(9)), identity: None, reply: b"" },
+        Op::Write { key: b"key", effect: Effect::Delete, identity: None, reply: b"" },
+        Op::Write { key: b"key", effect: Effect::Expire, identity: None, reply: b"" },
+        Op::Barrier,
+    ];
+    for other in others {
+        let mut record = Record::new(version(1, 2), other);
+        let len = record.bytes().len().saturating_sub(3);
+        assert!(!record.overwrite(version(1, 3), &vec![b'x'; len]), "{record:?}");
+        assert_eq!((record.version(), record.op()), (version(1, 2), other));
+    }
+    let (long, last) = (vec![b'x'; SHORT_MOST as usize - 2], version(SHORT_EPOCH_MOST, SHORT_SEQ_MOST));
+    for (from, old, to, new, is_done) in [
+        (version(1, 2), &b"12"[..], version(1, 3), &b"34"[..], true),
+        (version(1, 2), b"", version(7, 1), b"", true),
+        (version(1, 2), b"12", last, b"34", true),
+        (last, b"12", version(1, 2), b"34", true),
+        (version(1, 2), b"12", version(1, 3), b"345", false),
+        (version(1, 2), b"12", version(1, 3), b"3", false),
+        (version(1, 2), b"12", version(1, SHORT_SEQ_MOST + 1), b"34", false),
+        (version(1, 2), b"12", version(SHORT_EPOCH_MOST + 1, 3), b"34", false),
+        (version(1, SHORT_SEQ_MOST + 1), b"12", version(1, SHORT_SEQ_MOST + 2), b"34", false),
+        (version(1, 2), &long, version(1, 3), &long, false),
+    ] {
+        let mut record = Record::new(from, put(old));
+        record.touch(5);
+        let held = record.clone();
+        assert!(!record.overwrite(to, new), "another holds {record:?}");
+        assert_eq!(held.op(), put(old));
+        drop(held);
+        assert_eq!(record.overwrite(to, new), is_done, "{from:?} to {to:?}");
+        let expected = if is_done { (to, put(new)) } else { (from, put(old)) };
+        assert_eq!((record.version(), record.op(), record.age(5)), (expected.0, expected.1, 0));
+    }
+}

@@ -24,6 +24,7 @@ use crate::completions::Known;
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox};
 use crate::record::Record;
+use crate::table::Place;
 use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 use crate::waiting::{Ticket, Waiting};
@@ -199,13 +200,24 @@ impl<B: Bugs> Slot<B> {
 
     /// Gives a record the next number, applies it, and queues it for every follower.
     fn order(&mut self, cx: &SlotContext<'_>, op: Op<'_>, turn: &mut Turn) -> Version {
+        self.order_over(cx, op, None, turn)
+    }
+
+    /// The same for a write of a key whose newest record is known to be at this place.
+    fn order_over(&mut self, cx: &SlotContext<'_>, op: Op<'_>, place: Option<Place>, turn: &mut Turn) -> Version {
         let previous = self.log.last();
         let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
-        let record = Record::new(version, op);
         let has_followers = matches!(&self.role, Role::Primary(primary) if !primary.followers.is_empty());
-        // Most writes without followers need no clone, which costs two atomic operations.
-        let needed = (has_followers || record.has_deadline() || record.is_multi()).then(|| record.clone());
-        self.apply(cx, record, has_followers);
+        let in_place = !has_followers && place.is_some_and(|place| self.overwrite(cx, place, version, &op));
+        let needed = if in_place {
+            None
+        } else {
+            let record = Record::new(version, op);
+            // Most writes without followers need no clone, which costs two atomic operations.
+            let needed = (has_followers || record.has_deadline() || record.is_multi()).then(|| record.clone());
+            self.apply(cx, record, has_followers);
+            needed
+        };
         if let Some(record) = &needed {
             if record.has_deadline() {
                 self.note_deadline(cx, record, turn);
@@ -280,11 +292,13 @@ impl<B: Bugs> Slot<B> {
         {
             return Ok(answer);
         }
-        let mut newest = self.table.get(cx.hasher, write.key);
+        let mut place = self.table.place_of(cx.hasher, write.key);
+        let mut newest = place.and_then(|place| self.table.at(place));
         if newest.is_some_and(|record| record.is_expired(cx.wall())) {
             // IMPORTANT: an answer that relies on the deadline having passed must no longer depend on anybody's clock.
             self.expire(cx, write.key, turn);
-            newest = self.table.get(cx.hasher, write.key);
+            place = self.table.place_of(cx.hasher, write.key);
+            newest = place.and_then(|place| self.table.at(place));
         }
         if let Change::Modify(modify) = &write.change {
             let newest = newest.cloned();
@@ -316,7 +330,7 @@ impl<B: Bugs> Slot<B> {
             Change::PutFor(value, _) => self.has_memory(cx, || self.more_for(write, value, true, newest))?,
             Change::Delete | Change::Expire(_) | Change::Persist | Change::Modify(_) => {}
         }
-        let version = self.order_write(cx, write, turn);
+        let version = self.order_write(cx, write, place, turn);
         let seq = if self.bugs.plants(Bug::AnsweredBeforeReplicas) { 0 } else { version.seq };
         Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
     }

@@ -37,10 +37,10 @@ struct Head {
 }
 
 // SAFETY: like an `Arc<[u8]>`, it hands out only shared references, to data that is immutable (word and bytes) or
-// atomic (count and mark), and the count ensures that the last holder, on whatever thread, frees it after all others
-// are done.
+// atomic (count and mark) as long as there are several holders, and the count ensures that the last holder, on whatever
+// thread, changes or frees it after all others are done.
 unsafe impl Send for Shared {}
-// SAFETY: as above; every method takes `&self` and is sound on several threads at once.
+// SAFETY: as above; every method that takes `&self` is sound on several threads at once.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -79,9 +79,30 @@ impl Shared {
     /// The bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         let len = len_in(self.word());
-        // SAFETY: `new` allocated room behind the head for as many bytes as the word states, and wrote each of them;
-        // neither word nor bytes ever change, and they exist as long as `self` is counted.
+        // SAFETY: `new` allocated room behind the head for as many bytes as the word states, and wrote each of them; the
+        // length never changes, the bytes not while `self` is borrowed, and they exist as long as `self` is counted.
         unsafe { slice::from_raw_parts(self.0.as_ptr().cast::<u8>().add(HEAD_BYTES), len) }
+    }
+
+    /// Replaces the word and all bytes from `start` on, unless there is another holder, or the length would change.
+    /// Returns whether it has.
+    pub(crate) fn overwrite(&mut self, word: u64, start: usize, bytes: &[u8]) -> bool {
+        let len = len_in(self.word());
+        if len_in(word) != len || start.checked_add(bytes.len()) != Some(len) || !self.is_unique() {
+            return false;
+        }
+        // SAFETY: there is no other holder, and none can come about, since that takes a reference to this one, which is
+        // borrowed exclusively; what earlier holders have read is done, by the ordering in `is_unique`. So this is the
+        // only access to the memory. `new` has written a head there.
+        let head = unsafe { self.0.as_mut() };
+        head.word = [(word >> 32) as u32, word as u32];
+        // SAFETY: as above; the allocation has room for `len` bytes behind the head, the last of which these are.
+        // `bytes` is borrowed and this memory is not, so they do not overlap.
+        unsafe {
+            let end = self.0.as_ptr().cast::<u8>().add(HEAD_BYTES + start);
+            end.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        true
     }
 
     /// The mark, 0 at first.
@@ -94,8 +115,7 @@ impl Shared {
         self.0.as_ptr().cast_const().cast()
     }
 
-    /// Whether there is no other holder.
-    #[cfg(test)]
+    /// Whether there is no other holder. What earlier ones have read was read before this returns.
     pub(crate) fn is_unique(&self) -> bool {
         self.head().count.load(Ordering::Acquire) == 1
     }
@@ -193,9 +213,23 @@ mod tests {
         for _ in 0..3_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let at = (state >> 33) as usize % pairs.len().max(1);
-            match (state >> 20) % 8 {
+            let random = (state >> 40) as usize % 70;
+            match (state >> 20) % 10 {
+                8 | 9 => {
+                    let Some((shared, model)) = pairs.get_mut(at) else { continue };
+                    // As long as the rest, or some length that is mostly wrong.
+                    let start = random.min(model.len());
+                    let len = if (state >> 60).is_multiple_of(4) { random } else { model.len() - start };
+                    let (word, end) = (model.len() as u64 | (state & (0xff << 40)), vec![(state >> 50) as u8; len]);
+                    let before = shared.word();
+                    let model = Arc::get_mut(model).filter(|model| start + len == model.len());
+                    let is_done = model.map(|model| model[start..].copy_from_slice(&end)).is_some();
+                    assert_eq!(shared.overwrite(word, start, &end), is_done);
+                    assert_eq!(shared.word(), if is_done { word } else { before });
+                    assert!(!shared.overwrite(word + 1, start, &end), "the word says another length");
+                }
                 0 | 1 => {
-                    let bytes = vec![(state >> 50) as u8; (state >> 40) as usize % 70];
+                    let bytes = vec![(state >> 50) as u8; random];
                     pairs.push((Shared::new(bytes.len() as u64, &bytes, &[]), Arc::new(bytes)));
                 }
                 2..=4 => pairs.extend(pairs.get(at).cloned()),

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use engine::memory::{Evict, Usage};
 use engine::node::TICK;
+use engine::record::Record;
+use engine::slot::Slot;
+use proto::id::Version;
 use proto::level::AckLevel;
 use proto::peer::Change;
 
@@ -300,5 +303,59 @@ fn a_node_without_any_other_copy_keeps_no_tombstones() {
         }
     }
     assert!(world.member("A").node.keys() > 1_000);
+    count_is_exact(&world);
+}
+
+/// The record of a key on a node.
+fn record_at(world: &World, name: &str, key: &str) -> Record {
+    let found = |slot: &Slot| slot.records().find(|record| record.key() == key.as_bytes()).cloned();
+    world.member(name).node.inspect(World::slot_of(key), found).expect("the key was written")
+}
+
+#[test]
+fn a_value_takes_the_place_of_one_as_long_unless_another_copy_or_a_reader_needs_that() {
+    let mut world = World::new();
+    world.boot("A");
+    world.run(Duration::from_secs(3));
+    let key = "key";
+    let place = |world: &World| record_at(world, "A", key).key().as_ptr().addr();
+    let last = |world: &World| world.member("A").node.inspect(World::slot_of(key), Slot::last);
+    let write = |world: &mut World, change, is_read: bool, in_place: bool| {
+        let (before, last_before, record) = (place(world), last(world), record_at(world, "A", key));
+        let (version, effect) = (record.version(), format!("{:?}", record.effect()));
+        let held = is_read.then_some(record);
+        assert_eq!(world.write("A", key, change, AckLevel::Async), "OK");
+        assert_eq!(place(world) == before, in_place, "{effect} became {change:?}");
+        assert_eq!(last(world), Version { seq: last_before.seq + 1, ..last_before });
+        assert_eq!(record_at(world, "A", key).version(), last(world));
+        if let Some(held) = held {
+            assert_eq!((held.version(), format!("{:?}", held.effect())), (version, effect), "it is being read");
+        }
+        count_is_exact(world);
+    };
+    assert_eq!(world.write("A", key, Change::Put(b"12"), AckLevel::Async), "OK");
+    write(&mut world, Change::Put(b"34"), false, true);
+    write(&mut world, Change::Put(b"56"), true, false);
+    write(&mut world, Change::Put(b"7"), false, false);
+    write(&mut world, Change::PutFor(b"8", 60_000), false, false);
+    write(&mut world, Change::Put(b"123456789"), false, false);
+    write(&mut world, Change::Put(b"987654321"), false, true);
+    // What is on disk is what was written last.
+    world.crash("A", None);
+    world.boot("A");
+    world.run(Duration::from_secs(3));
+    assert_eq!(get(&world, key).as_deref(), Some("987654321"));
+    write(&mut world, Change::Put(b"111111111"), false, true);
+    for name in ["B", "C"] {
+        world.boot(name);
+        world.run(Duration::from_secs(10));
+        assert_eq!(world.read(name, key, true), Some(Some("111111111".to_owned())));
+    }
+    // From now on it may have to be restored.
+    let at = leader(&world, key);
+    let place = |world: &World| record_at(world, &at, key).key().as_ptr().addr();
+    let before = place(&world);
+    assert_eq!(put(&mut world, key, 9), "OK, durable");
+    assert_ne!(place(&world), before);
     count_is_exact(&world);
 }

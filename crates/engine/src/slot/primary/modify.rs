@@ -12,11 +12,18 @@ use crate::modify::{Outcome, OwnedReply, evaluate};
 use crate::node::Turn;
 use crate::record::Record;
 use crate::slot::{Executed, Refusal, Slot, SlotContext, Written};
+use crate::table::Place;
 use crate::waiting::Waiting;
 
 impl<B: Bugs> Slot<B> {
-    /// Turns a write into its effect and orders it.
-    pub(super) fn order_write(&mut self, cx: &SlotContext<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
+    /// Turns a write into its effect and orders it. The newest record of its key is at `place`.
+    pub(super) fn order_write(
+        &mut self,
+        cx: &SlotContext<'_>,
+        write: &Write<'_>,
+        place: Option<Place>,
+        turn: &mut Turn,
+    ) -> Version {
         let Write { key, change, identity, .. } = *write;
         let kept = if change.is_counted() { self.table.get(cx.hasher, key).cloned() } else { None };
         let value = kept.as_ref().and_then(Record::value).unwrap_or_default();
@@ -28,7 +35,7 @@ impl<B: Bugs> Slot<B> {
             // A read-modify-write was already turned into its effect.
             Change::Persist | Change::Modify(_) => Effect::Put(value),
         };
-        self.order(cx, Op::Write { key, effect, identity, reply: b"" }, turn)
+        self.order_over(cx, Op::Write { key, effect, identity, reply: b"" }, place, turn)
     }
 
     /// Carries out a read-modify-write. `newest` is the newest record of the key, which has not expired.
