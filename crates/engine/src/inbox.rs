@@ -9,14 +9,11 @@ use proto::slot::SlotId;
 
 use crate::bugs::Bugs;
 use crate::completions::Completion;
-use crate::node::{Node, Turn};
+use crate::node::{GROUP, Node, Turn};
 use crate::outbox::Contents;
 use crate::record::Record;
 use crate::slot::{Alignment, Incoming, Next, Step};
 use crate::time::Timestamp;
-
-/// How many records and durable marks are applied together at most. What is read but not applied takes memory twice.
-const BATCH: usize = 256;
 
 /// The state of one connection from a primary: how much of it has been applied, and the fill in progress.
 #[derive(Debug)]
@@ -133,7 +130,9 @@ impl Inbox {
         replies: &mut Vec<u8>,
     ) -> Result<(), ErrorReply> {
         self.read.push_back((known(node, slot)?, step));
-        if self.read.len() >= BATCH {
+        // As many as memory is prefetched for at a time. With more, the memory that one record frees is out of the cache
+        // by the time that another takes it.
+        if self.read.len() >= GROUP {
             self.apply(now, node, turn, replies);
         }
         Ok(())

@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 pub(crate) struct NearQueue<T> {
     /// The oldest entries, filled from the first place on.
     near: [Option<T>; 2],
-    /// The others, if there have ever been any; empty unless both inline places are taken.
+    /// The others, if there are any: then both inline places are taken. It is released with the last of them, since
+    /// finding it empty each time would cost a cache miss.
     #[expect(clippy::box_collection, reason = "most queues never have any, and should be small")]
     far: Option<Box<VecDeque<T>>>,
 }
@@ -83,16 +84,23 @@ impl<T> NearQueue<T> {
         let popped = first.take_if(is_wanted)?;
         *first = second.take();
         *second = self.far.as_mut().and_then(|far| far.pop_front());
+        self.release_if_empty();
         Some(popped)
     }
 
     /// Pops the newest entry if the predicate accepts it.
     pub(crate) fn pop_back_if(&mut self, is_wanted: impl FnOnce(&mut T) -> bool) -> Option<T> {
-        if let Some(far) = self.far.as_mut().filter(|far| !far.is_empty()) {
-            return far.pop_back_if(is_wanted);
+        if let Some(far) = &mut self.far {
+            let popped = far.pop_back_if(is_wanted);
+            self.release_if_empty();
+            return popped;
         }
         let newest = self.near.iter_mut().rev().find(|place| place.is_some())?;
         newest.take_if(is_wanted)
+    }
+
+    fn release_if_empty(&mut self) {
+        self.far.take_if(|far| far.is_empty());
     }
 }
 
@@ -149,6 +157,7 @@ mod tests {
             }
             assert_eq!(queue.front(), model.front());
             assert!(queue.iter().eq(&model));
+            assert_eq!(queue.far.is_some(), model.len() > 2, "{} entries", model.len());
             let from = model.front().copied().unwrap_or(number) + (state >> 50) % 8;
             let expected = model.iter_mut().filter(|item| **item >= from);
             assert!(queue.iter_mut_from(|item| *item < from).eq(expected));

@@ -10,7 +10,7 @@ use crate::bugs::Bugs;
 use crate::table::fetch::{fetch, fetch_start};
 
 /// For how many operations memory is prefetched at a time, before they are carried out.
-pub(super) const GROUP: usize = 24;
+pub(crate) const GROUP: usize = 24;
 
 /// An operation on a slot for which memory is prefetched.
 #[derive(Debug, Clone, Copy)]
