@@ -26,7 +26,7 @@ use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::ReadLevel;
 use proto::peer::{Change, List, WallTime, Write};
 use proto::session::{Ancestors, Filling, SlotAt};
-use proto::slot::{Position, SlotBits, SlotId};
+use proto::slot::{KeyToPlace, Position, SlotBits, SlotId};
 
 use crate::bugs::{Bugs, NoBugs};
 use crate::compare::Comparisons;
@@ -242,6 +242,12 @@ impl<B: Bugs> Node<B> {
     #[must_use]
     pub fn slot_of(&self, key: &[u8]) -> SlotId {
         self.bits.slot(&Position::of(key))
+    }
+
+    /// The slot of a key made ready.
+    #[must_use]
+    pub fn slot_at(&self, key: &KeyToPlace) -> SlotId {
+        key.slot(self.bits)
     }
 
     /// Whether a slot with this number exists.

@@ -6,13 +6,15 @@
 
 use engine::node::{Node, Upcoming};
 use proto::frame::{Frame, Frames};
-use proto::slot::SlotId;
+use proto::slot::{KeyToPlace, SlotId};
 
 /// The slots of the upcoming keys, so that no key is hashed twice.
 #[derive(Debug, Default)]
 pub(crate) struct SlotsAhead {
     /// In the order of the requests.
     keys: Vec<Ahead>,
+    /// The slots of these keys, in the same order.
+    slots: Vec<SlotId>,
     next: usize,
 }
 
@@ -20,7 +22,7 @@ pub(crate) struct SlotsAhead {
 #[derive(Debug)]
 struct Ahead {
     place: Place,
-    slot: SlotId,
+    key: KeyToPlace,
     upcoming: Upcoming,
 }
 
@@ -39,27 +41,29 @@ impl SlotsAhead {
         let ahead = |(verb, key): (&[u8], &[u8])| {
             let hash = node.hash(key);
             let upcoming = if verb.eq_ignore_ascii_case(b"GET") { Upcoming::Read(hash) } else { Upcoming::Write(hash) };
-            Ahead { place: place(key), slot: node.slot_of(key), upcoming }
+            Ahead { place: place(key), key: KeyToPlace::new(key), upcoming }
         };
         self.keys.extend(frames.filter_map(Frame::verb_and_key).map(ahead));
+        self.slots.extend(self.keys.iter().map(|ahead| node.slot_at(&ahead.key)));
+        let upcoming = self.slots.iter().copied().zip(self.keys.iter().map(|ahead| ahead.upcoming));
         match self.keys.as_slice() {
-            [Ahead { slot, upcoming, .. }] => node.fetch_one(*slot, *upcoming),
-            keys => node.fetch_all(keys.iter().map(|ahead| (ahead.slot, ahead.upcoming))),
+            [_] => upcoming.for_each(|(slot, upcoming)| node.fetch_one(slot, upcoming)),
+            _ => node.fetch_all(upcoming),
         }
     }
 
     /// The slot of a key, if it was looked at. Call this for the requests in order.
     pub(crate) fn take(&mut self, key: &[u8]) -> Option<SlotId> {
-        let ahead = self.keys.get(self.next..)?;
-        let (at, Ahead { slot, .. }) = ahead.iter().enumerate().find(|(_, ahead)| ahead.place == place(key))?;
-        self.next += at + 1;
-        Some(*slot)
+        let at = self.keys.get(self.next..)?.iter().position(|ahead| ahead.place == place(key))? + self.next;
+        self.next = at + 1;
+        self.slots.get(at).copied()
     }
 
     /// Forgets all slots. IMPORTANT: call this before the buffer changes, when another key may take the place of one
     /// that was there.
     pub(crate) fn forget(&mut self) {
         self.keys.clear();
+        self.slots.clear();
         self.next = 0;
     }
 }

@@ -3,6 +3,7 @@
 //! A slot is the top bits of SHA-256(key); a real cluster uses 14. All keys of a slot live on the same nodes, and one
 //! primary orders all writes to them.
 
+use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
 
 /// How many bits of a key's hash give its slot in a real cluster: 16,384 slots.
@@ -49,8 +50,11 @@ impl SlotBits {
     /// The slot of a position: its top bits.
     #[must_use]
     pub fn slot(self, position: &Position) -> SlotId {
-        let top = u32::from(position.top_bits());
-        SlotId((top >> (16 - u32::from(self.0))).try_into().unwrap_or(u16::MAX))
+        self.slot_with(position.top_bits())
+    }
+
+    fn slot_with(self, top_bits: u16) -> SlotId {
+        SlotId(top_bits.checked_shr(16 - u32::from(self.0)).unwrap_or(0))
     }
 
     /// The first position of a slot; the slot's owners are the owners of this position.
@@ -78,6 +82,62 @@ impl Position {
     }
 }
 
+/// The length of a block of SHA-256, in bytes.
+const BLOCK: usize = 64;
+
+/// The longest key that leaves room in a block for the padding: a byte and the length.
+const ONE_BLOCK: usize = BLOCK - 9;
+
+/// What SHA-256 starts with (FIPS 180-4, 5.3.3).
+const INITIAL: [u32; 8] = [
+    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
+];
+
+/// A key whose slot is wanted. If there are many, make all of them before asking for the first slot: a hash is a long
+/// chain of dependent steps, and the processor overlaps those of several keys if nothing else is to be done in between.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyToPlace(ToHash);
+
+#[derive(Debug, Clone, Copy)]
+enum ToHash {
+    /// The whole key, padded.
+    Block([u8; BLOCK]),
+    /// A longer key takes several blocks; these are the top bits of its hash.
+    Hashed(u16),
+}
+
+impl KeyToPlace {
+    /// Prepares a key.
+    #[must_use]
+    pub fn new(key: &[u8]) -> Self {
+        let mut block = [0; BLOCK];
+        let Some((start, rest)) = block.split_at_mut_checked(key.len()).filter(|_| key.len() <= ONE_BLOCK) else {
+            return Self(ToHash::Hashed(Position::of(key).top_bits()));
+        };
+        start.copy_from_slice(key);
+        if let [end, .., high, low] = rest {
+            *end = 0x80;
+            [*high, *low] = (8 * key.len() as u16).to_be_bytes();
+        }
+        Self(ToHash::Block(block))
+    }
+
+    /// The slot of the key.
+    #[must_use]
+    pub fn slot(&self, bits: SlotBits) -> SlotId {
+        let top_bits = match &self.0 {
+            ToHash::Hashed(top_bits) => *top_bits,
+            ToHash::Block(block) => {
+                let mut state = INITIAL;
+                compress256(&mut state, std::slice::from_ref(block));
+                let [first, ..] = state;
+                (first >> 16) as u16
+            }
+        };
+        bits.slot_with(top_bits)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +149,16 @@ mod tests {
             assert_eq!(bits.slots().count(), bits.count());
             for slot in bits.slots() {
                 assert_eq!(bits.slot(&bits.first_position(slot)), slot);
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_made_ready_has_the_slot_of_its_position() {
+        for len in 0..3 * BLOCK {
+            let key: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
+            for bits in [0, 14, 16].map(SlotBits::new) {
+                assert_eq!(KeyToPlace::new(&key).slot(bits), bits.slot(&Position::of(&key)), "{len} bytes");
             }
         }
     }
