@@ -1,7 +1,5 @@
 //! The replica's side of one connection: receives what a primary sends.
 
-use std::collections::VecDeque;
-
 use proto::error::ErrorReply;
 use proto::id::{Epoch, Incarnation};
 use proto::peer::{LinkMessage, LinkReply};
@@ -9,7 +7,7 @@ use proto::slot::SlotId;
 
 use crate::bugs::Bugs;
 use crate::completions::Completion;
-use crate::node::{GROUP, Node, Turn};
+use crate::node::{FETCHED_TOGETHER, Node, Turn};
 use crate::outbox::Contents;
 use crate::record::Record;
 use crate::slot::{Alignment, Incoming, Next, Step};
@@ -21,7 +19,7 @@ pub struct Inbox {
     from: Incarnation,
     applied: u64,
     /// Records and durable marks that have been read but not applied, in order.
-    read: VecDeque<(SlotId, Step)>,
+    read: Vec<(SlotId, Step)>,
     fill: Option<Fill>,
     /// The last of the node's notes about slots that the primary no longer leads that was sent on this connection.
     told: u64,
@@ -42,7 +40,7 @@ impl Inbox {
     /// The inbox of a connection that this incarnation of a node has opened.
     #[must_use]
     pub fn new(from: Incarnation) -> Self {
-        Self { from, applied: 0, read: VecDeque::new(), fill: None, told: 0 }
+        Self { from, applied: 0, read: Vec::new(), fill: None, told: 0 }
     }
 
     /// Receives one message. Replies other than the acknowledgement are appended to `replies`. The message may be
@@ -129,10 +127,10 @@ impl Inbox {
         turn: &mut Turn,
         replies: &mut Vec<u8>,
     ) -> Result<(), ErrorReply> {
-        self.read.push_back((known(node, slot)?, step));
+        self.read.push((known(node, slot)?, step));
         // As many as memory is prefetched for at a time. With more, the memory that one record frees is out of the cache
         // by the time that another takes it.
-        if self.read.len() >= GROUP {
+        if self.read.len() >= FETCHED_TOGETHER {
             self.apply(now, node, turn, replies);
         }
         Ok(())

@@ -50,7 +50,7 @@ use neighbors::Neighbors;
 use stop::Stopping;
 use sweep::Sweeper;
 
-pub(crate) use fetch::GROUP;
+pub(crate) use fetch::FETCHED_TOGETHER;
 pub use fetch::Upcoming;
 pub use turn::Turn;
 

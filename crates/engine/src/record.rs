@@ -160,9 +160,9 @@ impl Record {
         Self(Shared::new(word, &to_bytes(version), parts))
     }
 
-    /// Turns a plain put into another one, of the same key and with a value of the same length, unless there are other
+    /// Turns a plain put into another, of the same key and with a value of the same length, unless there are other
     /// clones of it. Returns whether it has. The time of use remains.
-    pub(crate) fn overwrite(&mut self, version: Version, value: &[u8]) -> bool {
+    pub(crate) fn write_in_place(&mut self, version: Version, value: &[u8]) -> bool {
         let word = self.0.word();
         let key_len = short_key_len(word);
         if word & NOT_PLAIN != 0 || !fits_word(version, key_len, key_len + value.len()) {
@@ -170,7 +170,7 @@ impl Record {
         }
         let Version { epoch: Epoch(epoch), seq } = version;
         let word = (word & !SHORT_VERSION) | (seq << SEQ_SHIFT) | (epoch << EPOCH_SHIFT);
-        self.0.overwrite(word, key_len, value)
+        self.0.write_in_place(word, key_len, value)
     }
 
     /// Its position in its slot's order, which is also the version of its key.

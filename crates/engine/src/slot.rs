@@ -232,7 +232,6 @@ impl<B: Bugs> Slot<B> {
     pub(crate) fn get(&self, cx: &SlotContext<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
         let record = self.table.get(cx.hasher, key).filter(|record| !record.is_delete())?;
         cx.was_used(record);
-        self.table.note_size(record);
         let is_expired = record.has_deadline() && record.is_expired(SlotContext { now: clock(), ..*cx }.wall());
         (!is_expired).then_some(record)
     }
@@ -252,7 +251,7 @@ impl<B: Bugs> Slot<B> {
         self.log.sweep_completions(now + early, sweep);
     }
 
-    /// Prefetches memory that an operation will touch. This is the first of two calls; other slots can be prefetched in
+    /// Prefetches memory that an operation will touch. [`Slot::fetch_more`] follows; other slots can be prefetched in
     /// between.
     pub(crate) fn fetch(&self, upcoming: Upcoming) {
         if let Some(hash) = upcoming.key_hash() {
@@ -267,8 +266,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// The second call; see [`Slot::fetch`]. Returns whether the key seems not to be where most are: then
-    /// [`Slot::fetch_displaced`] prefetches its record.
+    /// The second call. Returns whether the key seems not to be where most are: then [`Slot::fetch_displaced`] follows.
     pub(crate) fn fetch_more(&self, upcoming: Upcoming) -> bool {
         if !upcoming.is_read() {
             self.log.fetch_oldest(self.table.usual_size());
@@ -525,7 +523,7 @@ impl SlotContext<'_> {
         self.now.on_the_wall(self.wall_at_zero)
     }
 
-    /// Marks a key as used: a client has asked for its value.
+    /// Marks a key as used: a client has asked for its value, or written it.
     fn was_used(&self, record: &Record) {
         if self.memory.evicts() {
             record.touch(self.memory.clock());

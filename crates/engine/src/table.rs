@@ -63,7 +63,7 @@ pub struct Table {
     expiring: u32,
     /// The order of the keys, once it has been asked for.
     order: Option<Box<Order>>,
-    /// The size of the record most recently written or read, in bytes, as an estimate for the next.
+    /// The size of the record most recently written or looked up, in bytes, as an estimate for the next.
     usual_size: Cell<u16>,
     /// A key was added or dropped since. The order itself is left untouched, out of the cache: touching it would slow
     /// the write.
@@ -100,7 +100,9 @@ impl Table {
     /// The newest record of a key.
     #[must_use]
     pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Record> {
-        self.at(self.place_of(hasher, key)?)
+        let record = self.at(self.place_of(hasher, key)?)?;
+        self.note_size(record);
+        Some(record)
     }
 
     /// Where the newest record of a key is, until the table is changed.
@@ -113,15 +115,15 @@ impl Table {
         self.groups.get(place.group)?.records.get(place.at)?.as_ref()
     }
 
-    /// Prefetches a key's group. This is the first of two calls.
+    /// Prefetches a key's group, before [`Table::fetch_record`].
     pub(crate) fn fetch(&self, hash: u64) {
         if let Some(group) = self.groups.get(self.probe(hash).home) {
             fetch::fetch(group);
         }
     }
 
-    /// Prefetches a key's record if it is in its home group, at `distance` 0, as most are. This is the second call. If
-    /// it is not there, this prefetches the next group and returns true: call it again for distance 1, and so on.
+    /// Prefetches a key's record if it is in its home group, at `distance` 0, as most are. If it is not there but may be
+    /// further on, prefetches the next group and returns true: call this again for distance 1, and so on.
     pub(crate) fn fetch_record(&self, hash: u64, distance: usize) -> bool {
         let Probe { home, tag } = self.probe(hash);
         let Some(group) = self.groups.get(self.group_after(home, distance)) else { return false };
@@ -141,8 +143,7 @@ impl Table {
         self.usual_size.get().into()
     }
 
-    /// Notes the size of a record that is being used.
-    pub(crate) fn note_size(&self, record: &Record) {
+    fn note_size(&self, record: &Record) {
         self.usual_size.set(u16::try_from(record.size()).unwrap_or(u16::MAX));
     }
 
@@ -168,12 +169,23 @@ impl Table {
         None
     }
 
-    /// Overwrites the record of a key at its place, if it is a plain put whose value is as long as this one, and nobody
+    /// Writes over the record of a key at its place, if it is a plain put whose value is as long as this one, and nobody
     /// else holds it. Returns the record as it is then.
-    pub(crate) fn overwrite(&mut self, place: Place, key: &[u8], version: Version, value: &[u8]) -> Option<&Record> {
+    pub(crate) fn write_in_place(
+        &mut self,
+        place: Place,
+        key: &[u8],
+        version: Version,
+        value: &[u8],
+    ) -> Option<&Record> {
         let record = self.groups.get_mut(place.group)?.records.get_mut(place.at)?.as_mut()?;
-        let is_overwritten = record.key() == key && record.overwrite(version, value);
-        is_overwritten.then_some(&*record)
+        // The key is compared although the place is known: a wrong place would write over another key.
+        if record.key() != key || !record.write_in_place(version, value) {
+            return None;
+        }
+        let record = self.at(place)?;
+        self.note_size(record);
+        Some(record)
     }
 
     /// Undoes an insertion: restores the replaced record, or removes the key. Returns what was there.
@@ -468,6 +480,9 @@ mod tests {
             displaced += usize::from(stopped == distance && distance > 0);
         }
         assert!(displaced > 20, "{displaced} of {} are not in their home group", keys.len());
+        let absent = (0..1_000).map(|key| hasher.hash(format!("absent:{key}").as_bytes()));
+        let went_on = absent.filter(|hash| table.fetch_record(*hash, 0)).count();
+        assert!(went_on < 300, "for {went_on} of 1000 keys that are not there, prefetching went on");
         assert!(!table.fetch_record(0, usize::MAX / 2), "there is no such group");
     }
 
@@ -475,14 +490,18 @@ mod tests {
     fn a_record_is_expected_to_be_as_large_as_the_last_one_used() {
         let hasher = KeyHasher::new(9);
         let mut table = Table::default();
+        let mut sizes = Vec::new();
         for (seq, len) in [(1, 10), (2, 3_000), (3, 100)] {
             let record = record(seq, &format!("key:{len}"), Effect::Put(&vec![b'v'; len]));
-            table.insert(&hasher, record.clone());
-            assert_eq!(table.usual_size(), record.size());
+            sizes.push(record.size());
+            table.insert(&hasher, record);
+            assert_eq!(Some(&table.usual_size()), sizes.last());
         }
-        let read = table.get(&hasher, b"key:3000").expect("it is there");
-        table.note_size(read);
-        assert_eq!(table.usual_size(), read.size());
+        assert_eq!(table.get(&hasher, b"key:3000").map(Record::size), Some(table.usual_size()));
+        let place = table.place_of(&hasher, b"key:10").expect("it is there");
+        let version = Version { epoch: Epoch(1), seq: 4 };
+        assert!(table.write_in_place(place, b"key:10", version, &[b'w'; 10]).is_some());
+        assert_eq!(Some(&table.usual_size()), sizes.first());
     }
 
     #[test]

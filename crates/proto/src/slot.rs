@@ -89,9 +89,8 @@ const BLOCK: usize = 64;
 const ONE_BLOCK: usize = BLOCK - 9;
 
 /// What SHA-256 starts with (FIPS 180-4, 5.3.3).
-const INITIAL: [u32; 8] = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-];
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// A key whose slot is wanted. If there are many, make all of them before asking for the first slot: a hash is a long
 /// chain of dependent steps, and the processor overlaps those of several keys if nothing else is to be done in between.

@@ -10,7 +10,7 @@ use crate::bugs::Bugs;
 use crate::table::fetch::{fetch, fetch_start};
 
 /// For how many operations memory is prefetched at a time, before they are carried out.
-pub(crate) const GROUP: usize = 24;
+pub(crate) const FETCHED_TOGETHER: usize = 12;
 
 /// An operation on a slot for which memory is prefetched.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ impl<B: Bugs> Node<B> {
     }
 
     /// Prefetches for a few dozen operations that are about to be carried out: first the memory of all slots, then what
-    /// those point to. No step stalls, and no other work is done in between: taking a lock would wait until the writes
+    /// those point to. Hardly any step stalls, and no other work is done in between: taking a lock would wait until the writes
     /// of that work are in place.
     pub fn fetch_all(&self, upcoming: impl Iterator<Item = (SlotId, Upcoming)> + Clone) {
         for (slot, upcoming) in upcoming.clone() {

@@ -1,6 +1,5 @@
 //! The messages on the links between a primary and its replicas, on both sides.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use proto::id::Incarnation;
@@ -9,7 +8,7 @@ use proto::session::SlotAt;
 use proto::slot::SlotId;
 use smallvec::SmallVec;
 
-use super::fetch::{GROUP, Upcoming};
+use super::fetch::{FETCHED_TOGETHER, Upcoming};
 use super::{Event, Node, Slots, Turn};
 use crate::bugs::{Bug, Bugs};
 use crate::outbox::{Acked, Outbox};
@@ -31,7 +30,7 @@ impl<B: Bugs> Node<B> {
         match reply {
             LinkReply::Ack { count } => {
                 let Some(acked) = from.acknowledge(count) else { return false };
-                for group in acked.chunks(GROUP) {
+                for group in acked.chunks(FETCHED_TOGETHER) {
                     self.fetch_all(group.iter().map(|acked| (acked.slot(), Upcoming::Other)));
                     group.iter().for_each(|acked| self.handle_acked(now, from.to, *acked, turn));
                 }
@@ -177,26 +176,23 @@ impl<B: Bugs> Node<B> {
         self.finish(turn);
     }
 
-    /// Likewise, for the ordered stream that a primary sends for its writes.
+    /// Likewise, for the ordered stream that a primary sends for its writes: for as much of it as memory is prefetched for
+    /// at a time.
     pub(crate) fn follow_steps(
         &self,
         now: Timestamp,
         from: Incarnation,
-        steps: &mut VecDeque<(SlotId, Step)>,
+        steps: &mut Vec<(SlotId, Step)>,
         turn: &mut Turn,
         replies: &mut Vec<u8>,
     ) {
-        while !steps.is_empty() {
-            let group = steps.len().min(GROUP);
-            let upcoming = |step: &Step| step.key().map_or(Upcoming::Other, |key| Upcoming::Write(self.hash(key)));
-            // Gathered, since what is fetched is looked at three times, and hashing it once is enough.
-            let all: SmallVec<[_; GROUP]> =
-                steps.iter().take(group).map(|(slot, step)| (*slot, upcoming(step))).collect();
-            self.fetch_all(all.iter().copied());
-            for (slot, step) in steps.drain(..group) {
-                let reply = self.slot(slot).take(&self.cx(now, slot), from, step);
-                reply.into_iter().for_each(|reply| reply.encode(replies));
-            }
+        let upcoming = |step: &Step| step.key().map_or(Upcoming::Other, |key| Upcoming::Write(self.hash(key)));
+        // Gathered, since what is fetched is looked at three times, and hashing it once is enough.
+        let all: SmallVec<[_; FETCHED_TOGETHER]> = steps.iter().map(|(slot, step)| (*slot, upcoming(step))).collect();
+        self.fetch_all(all.iter().copied());
+        for (slot, step) in steps.drain(..) {
+            let reply = self.slot(slot).take(&self.cx(now, slot), from, step);
+            reply.into_iter().for_each(|reply| reply.encode(replies));
         }
         self.finish(turn);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proto::id::Incarnation;
 use proto::slot::SlotId;
 
-use super::fetch::{GROUP, Upcoming};
+use super::fetch::{FETCHED_TOGETHER, Upcoming};
 use super::{Event, HAND_OVER_TIMEOUT, Node, Slots, TICK, Turn};
 use crate::bugs::Bugs;
 use crate::outbox::Outbox;
@@ -52,7 +52,7 @@ impl<B: Bugs> Node<B> {
         due.sort_unstable();
         due.dedup();
         let mut expiries_left = EXPIRIES_PER_TICK;
-        for group in due.chunks(GROUP) {
+        for group in due.chunks(FETCHED_TOGETHER) {
             self.fetch_all(group.iter().map(|slot| (*slot, Upcoming::Other)));
             group.iter().for_each(|slot| self.look_at(now, *slot, &mut expiries_left, turn));
         }

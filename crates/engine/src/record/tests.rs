@@ -127,7 +127,7 @@ fn only_a_plain_put_of_the_same_size_is_overwritten() {
     for other in others {
         let mut record = Record::new(version(1, 2), other);
         let len = record.bytes().len().saturating_sub(3);
-        assert!(!record.overwrite(version(1, 3), &vec![b'x'; len]), "{record:?}");
+        assert!(!record.write_in_place(version(1, 3), &vec![b'x'; len]), "{record:?}");
         assert_eq!((record.version(), record.op()), (version(1, 2), other));
     }
     let (long, last) = (vec![b'x'; SHORT_MOST as usize - 2], version(SHORT_EPOCH_MOST, SHORT_SEQ_MOST));
@@ -146,10 +146,10 @@ fn only_a_plain_put_of_the_same_size_is_overwritten() {
         let mut record = Record::new(from, put(old));
         record.touch(5);
         let held = record.clone();
-        assert!(!record.overwrite(to, new), "another holds {record:?}");
+        assert!(!record.write_in_place(to, new), "another holds {record:?}");
         assert_eq!(held.op(), put(old));
         drop(held);
-        assert_eq!(record.overwrite(to, new), is_done, "{from:?} to {to:?}");
+        assert_eq!(record.write_in_place(to, new), is_done, "{from:?} to {to:?}");
         let expected = if is_done { (to, put(new)) } else { (from, put(old)) };
         assert_eq!((record.version(), record.op(), record.age(5)), (expected.0, expected.1, 0));
     }

@@ -1,13 +1,10 @@
-//! A slot's share of its node's memory. Every change to its table goes through here.
-
-use proto::id::Version;
-use proto::peer::{Effect, Op};
+//! A slot's share of its node's memory. Every change to its table that changes this share goes through here.
 
 use super::{Refusal, Slot, SlotContext};
 use crate::bugs::Bugs;
 use crate::memory::Usage;
 use crate::record::Record;
-use crate::table::{Place, Table};
+use crate::table::Table;
 
 impl<B: Bugs> Slot<B> {
     /// The memory that the table takes, counted from scratch.
@@ -31,25 +28,9 @@ impl<B: Bugs> Slot<B> {
 
     /// Replaces the newest record of a key, and returns the replaced one.
     pub(super) fn put(&mut self, cx: &SlotContext<'_>, record: Record) -> Option<Record> {
-        if cx.memory.evicts() {
-            record.touch(cx.memory.clock());
-        }
+        cx.was_used(&record);
         let added = record.usage();
         self.change_table(cx, added, |table| table.insert(cx.hasher, record))
-    }
-
-    /// Carries out a plain put in the place of its key's newest record, as [`Slot::apply`] does where replaced records
-    /// are not kept, but without allocating and freeing. Returns false, and does nothing, if that cannot be done.
-    pub(super) fn overwrite(&mut self, cx: &SlotContext<'_>, place: Place, version: Version, op: &Op<'_>) -> bool {
-        let Op::Write { key, effect: Effect::Put(value), identity: None, reply: b"" } = *op else { return false };
-        let Some(record) = self.table.overwrite(place, key, version, value) else { return false };
-        if cx.memory.evicts() {
-            record.touch(cx.memory.clock());
-        }
-        cx.noted.note_record(cx.id, self.log.durable(), record);
-        self.log.append(record, &[]);
-        self.log.drop_tail(cx.tails);
-        true
     }
 
     /// Undoes a record, restoring the one it replaced, if any.

@@ -203,12 +203,12 @@ impl<B: Bugs> Slot<B> {
         self.order_over(cx, op, None, turn)
     }
 
-    /// The same for a write of a key whose newest record is known to be at this place.
+    /// The same; `place` is that of the newest record of the write's key, if it is known.
     fn order_over(&mut self, cx: &SlotContext<'_>, op: Op<'_>, place: Option<Place>, turn: &mut Turn) -> Version {
         let previous = self.log.last();
         let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
         let has_followers = matches!(&self.role, Role::Primary(primary) if !primary.followers.is_empty());
-        let in_place = !has_followers && place.is_some_and(|place| self.overwrite(cx, place, version, &op));
+        let in_place = !has_followers && place.is_some_and(|place| self.write_in_place(cx, place, version, &op));
         let needed = if in_place {
             None
         } else {

@@ -86,7 +86,7 @@ impl Shared {
 
     /// Replaces the word and all bytes from `start` on, unless there is another holder, or the length would change.
     /// Returns whether it has.
-    pub(crate) fn overwrite(&mut self, word: u64, start: usize, bytes: &[u8]) -> bool {
+    pub(crate) fn write_in_place(&mut self, word: u64, start: usize, bytes: &[u8]) -> bool {
         let len = len_in(self.word());
         if len_in(word) != len || start.checked_add(bytes.len()) != Some(len) || !self.is_unique() {
             return false;
@@ -115,14 +115,14 @@ impl Shared {
         self.0.as_ptr().cast_const().cast()
     }
 
-    /// Whether there is no other holder. What earlier ones have read was read before this returns.
+    /// Whether there is no other holder. If so, whatever earlier ones have read was read before this returns.
     pub(crate) fn is_unique(&self) -> bool {
         self.head().count.load(Ordering::Acquire) == 1
     }
 
     fn head(&self) -> &Head {
-        // SAFETY: `new` has written a head there, and it exists as long as `self` is counted. Nobody has exclusive
-        // access.
+        // SAFETY: `new` has written a head there, and it exists as long as `self` is counted. Exclusive access takes an
+        // exclusive borrow of the only holder, so there is none during this one.
         unsafe { self.0.as_ref() }
     }
 }
@@ -153,7 +153,7 @@ impl Drop for Shared {
         fence(Ordering::Acquire);
         let layout = layout(len_in(self.word()));
         // SAFETY: this was the last holder, so nobody reads the memory now, and by the fence all earlier reads are
-        // done; `new` allocated it with this layout, since the word is unchanged. A head needs no drop.
+        // done; `new` allocated it with this layout, since the length in the word never changes. A head needs no drop.
         unsafe { dealloc(self.0.as_ptr().cast(), layout) };
     }
 }
@@ -224,9 +224,9 @@ mod tests {
                     let before = shared.word();
                     let model = Arc::get_mut(model).filter(|model| start + len == model.len());
                     let is_done = model.map(|model| model[start..].copy_from_slice(&end)).is_some();
-                    assert_eq!(shared.overwrite(word, start, &end), is_done);
+                    assert_eq!(shared.write_in_place(word, start, &end), is_done);
                     assert_eq!(shared.word(), if is_done { word } else { before });
-                    assert!(!shared.overwrite(word + 1, start, &end), "the word says another length");
+                    assert!(!shared.write_in_place(word + 1, start, &end), "the word says another length");
                 }
                 0 | 1 => {
                     let bytes = vec![(state >> 50) as u8; random];
@@ -253,6 +253,26 @@ mod tests {
         assert!(holders.iter().all(|holder| holder.mark().load(Ordering::Relaxed) == 9));
         drop(holders);
         assert!(shared.is_unique());
+    }
+
+    #[test]
+    fn it_is_written_in_place_while_other_threads_read_their_own() {
+        let mut shared = shared(64, 0);
+        for round in 0..200_u8 {
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    let mine = shared.clone();
+                    scope.spawn(move || {
+                        let first = mine.bytes().first().copied();
+                        assert!(round == 0 || mine.bytes().iter().all(|byte| Some(*byte) == first));
+                    });
+                }
+                while !shared.write_in_place(64, 0, &[round; 64]) {
+                    std::thread::yield_now();
+                }
+            });
+            assert_eq!(shared.bytes(), [round; 64]);
+        }
     }
 
     #[test]

@@ -8,9 +8,9 @@ use engine::record::Record;
 use engine::slot::Slot;
 use proto::id::Version;
 use proto::level::AckLevel;
-use proto::peer::Change;
+use proto::peer::{Change, Identity, Write};
 
-use crate::world::World;
+use crate::world::{World, addr_of};
 
 /// A linear congruential generator (Knuth, MMIX) is random enough here.
 struct Numbers(u64);
@@ -358,4 +358,81 @@ fn a_value_takes_the_place_of_one_as_long_unless_another_copy_or_a_reader_needs_
     assert_eq!(put(&mut world, key, 9), "OK, durable");
     assert_ne!(place(&world), before);
     count_is_exact(&world);
+}
+
+#[test]
+fn what_is_written_in_place_is_remembered_if_its_client_said_who_it_is() {
+    let mut world = World::new();
+    world.start("A");
+    world.run(Duration::from_secs(3));
+    let put = |world: &mut World, value: &[u8], identity| {
+        world.carry_out("A", &Write { ack: AckLevel::Async, identity, ..Write::new(b"key", Change::Put(value)) })
+    };
+    let once = Some(Identity { client: b"me", seq: 1 });
+    for (value, identity) in [(b"12", None), (b"34", once), (b"56", None), (b"34", once)] {
+        assert_eq!(put(&mut world, value, identity), "OK");
+    }
+    assert_eq!(get(&world, "key").as_deref(), Some("56"), "the last write was carried out before");
+}
+
+#[test]
+fn what_is_written_in_place_again_and_again_is_in_use() {
+    let mut world = World::new();
+    world.memory = (200_000, Evict::Lru);
+    world.start("A");
+    world.run(Duration::from_secs(3));
+    let use_it = |world: &mut World| world.write("A", "hot", Change::Put(&[b'h'; 60]), AckLevel::Async);
+    assert_eq!(use_it(&mut world), "OK");
+    for number in 0..20_000 {
+        if number % 20 == 0 {
+            // A read would count as a use, too.
+            let is_there = |slot: &Slot| slot.records().any(|record| record.key() == b"hot" && !record.is_delete());
+            let is_there = world.member("A").node.inspect(World::slot_of("hot"), is_there);
+            assert!(is_there, "evicted before key {number}");
+            assert_eq!(use_it(&mut world), "OK");
+        }
+        assert_eq!(world.write("A", &format!("cache{number}"), Change::Put(&[b'v'; 60]), AckLevel::Async), "OK");
+        if number % 1_000 == 0 {
+            world.run(TICK);
+        }
+    }
+    count_is_exact(&world);
+}
+
+/// What is written in place is missing in the tail, so what the tail holds must not be sent any more.
+#[test]
+fn a_copy_that_comes_back_does_not_miss_what_was_written_in_place() {
+    let mut world = World::new();
+    for name in ["A", "B", "C"] {
+        world.boot(name);
+    }
+    world.run(Duration::from_secs(3));
+    let keys = |slot| (0..).map(|number| format!("key{number}")).filter(move |key| World::slot_of(key).0 == slot);
+    let [first, second]: [String; 2] = std::array::from_fn(|nth| keys(0).nth(nth).expect("there are many"));
+    let at = leader(&world, &first);
+    let others: Vec<String> = world.names().into_iter().filter(|name| *name != at).collect();
+    assert_eq!((put(&mut world, &first, 3), put(&mut world, &second, 3)), ("OK, durable".into(), "OK, durable".into()));
+    world.run(Duration::from_secs(3));
+    // What the one that is away lacks is kept in the tail.
+    world.crash(&others[0], None);
+    world.run(Duration::from_secs(2));
+    assert_eq!(put(&mut world, &first, 3), "OK, durable");
+    world.crash(&others[1], None);
+    assert_eq!(world.write(&at, &first, Change::Put(b"new"), AckLevel::Async), "OK");
+    world.run(Duration::from_secs(2));
+    for name in &others {
+        world.coordinator.unregister(world.now, &addr_of(name)).expect("it is down");
+    }
+    world.run(Duration::from_secs(1));
+    let before = record_at(&world, &at, &second).key().as_ptr().addr();
+    assert_eq!(world.write(&at, &second, Change::Put(b"mor"), AckLevel::Async), "OK");
+    assert_eq!(record_at(&world, &at, &second).key().as_ptr().addr(), before, "it was written in place");
+    for name in &others {
+        world.boot(name);
+    }
+    world.run(Duration::from_secs(5));
+    for name in ["A", "B", "C"] {
+        let read = |key| world.read(name, key, true).flatten();
+        assert_eq!((read(&first).as_deref(), read(&second).as_deref()), (Some("new"), Some("mor")), "{name}");
+    }
 }

@@ -16,7 +16,7 @@ use crate::table::Place;
 use crate::waiting::Waiting;
 
 impl<B: Bugs> Slot<B> {
-    /// Turns a write into its effect and orders it. The newest record of its key is at `place`.
+    /// Turns a write into its effect and orders it. The newest record of its key, if there is one, is at `place`.
     pub(super) fn order_write(
         &mut self,
         cx: &SlotContext<'_>,
@@ -25,7 +25,8 @@ impl<B: Bugs> Slot<B> {
         turn: &mut Turn,
     ) -> Version {
         let Write { key, change, identity, .. } = *write;
-        let kept = if change.is_counted() { self.table.get(cx.hasher, key).cloned() } else { None };
+        let newest = place.filter(|_| change.is_counted()).and_then(|place| self.table.at(place));
+        let kept = newest.cloned();
         let value = kept.as_ref().and_then(Record::value).unwrap_or_default();
         let effect = match change {
             Change::Put(value) => Effect::Put(value),
