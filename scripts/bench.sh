@@ -88,6 +88,10 @@ case "$mode" in
             echo "bench.sh: --$mode needs redis-server, on Debian in the package redis-server" >&2
             exit 1
         fi
+        if [ "$mode" = redis ] && ! command -v redis-benchmark >/dev/null; then
+            echo "bench.sh: --redis needs redis-benchmark, on Debian in the package redis-tools" >&2
+            exit 1
+        fi
         ;;
 esac
 if [ -n "$write" ] && [ -n "$only" ]; then
@@ -234,14 +238,18 @@ measure_clusters() {
 
 measure_redis() {
     start echo bench echo --port 0
-    local echo=127.0.0.1:$port/$pid large_echo one redis replicated replicas number
+    local echo=127.0.0.1:$port/$pid large_echo one second_one redis second_redis replicated replicas number
     start large-echo bench echo --port 0 --value-bytes 1024
     large_echo=127.0.0.1:$port/$pid
     node only-node
     one=$cluster
+    node second-node
+    second_one=$cluster
     three quorum
     redis redis
     redis=127.0.0.1:$port/$pid
+    redis second-redis
+    second_redis=127.0.0.1:$port/$pid
     redis redis-primary
     replicated=$port
     replicas=$pid
@@ -251,6 +259,7 @@ measure_redis() {
     done
     measure redis --keys "${keys:-1000000}" --echo "$echo" --large-echo "$large_echo" \
         --one "$one" --quorum "$cluster" \
+        --second-one "$second_one" --second-redis "$second_redis" \
         --redis "$redis" --replicated "127.0.0.1:$replicated/$replicas"
 }
 

@@ -5,13 +5,15 @@
 //! - `echo`: the server that does nothing.
 //! - `memory`: the servers' memory use.
 //! - `report`: turns rounds into medians, and medians into a table.
-//! - `pairs`: measures two targets alternately, with goals; `redis`: the pairs of our nodes and Redis.
+//! - `pairs`: measures two targets alternately, with goals; `redis`: the pairs of our nodes and Redis;
+//!   `redis_benchmark`: those that redis-benchmark loads.
 //! - `restart`: the time from a node's start to its first answer; `snapshot`: what a snapshot costs.
 
 mod echo;
 mod memory;
 mod pairs;
 mod redis;
+mod redis_benchmark;
 mod report;
 mod restart;
 mod shape;
@@ -49,9 +51,9 @@ enum Command {
     /// Measure clusters, each against the echo server, and print a table for each.
     Run(Run),
     /// Measure nodes against Redis, with nothing kept on disk, and say which goals are met.
-    Redis(InMemory),
+    Redis(Box<InMemory>),
     /// Measure nodes with data directories against Redis, and say which goals are met.
-    Durable(Durable),
+    Durable(Box<Durable>),
     /// Measure how long a node with a data directory takes to start.
     Restart(Restart),
     /// Measure what a snapshot costs writes in the meantime. Linux only.

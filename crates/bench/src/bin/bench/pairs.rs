@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bench::Target;
 
+use crate::redis_benchmark;
 use crate::report::{Spread, cpu, median, micros, spread, thousands};
 use crate::shape::{Measurement, Shape};
 
@@ -23,7 +24,17 @@ pub(crate) struct Pair<'a> {
     pub(crate) name: String,
     pub(crate) ours: Side<'a>,
     pub(crate) base: Side<'a>,
+    pub(crate) generator: Generator,
     pub(crate) goals: Vec<Goal>,
+}
+
+/// Who sends the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Generator {
+    /// This package.
+    Ours,
+    /// redis-benchmark, for this many keys of its own.
+    RedisBenchmark(u32),
 }
 
 /// A figure to compare.
@@ -101,8 +112,12 @@ pub(crate) struct Measured<'a> {
 /// # Errors
 /// If a connection breaks, or an answer is wrong or missing.
 pub(crate) fn measure<'a>(pair: &'a Pair<'a>, rounds: u32, time: Duration) -> anyhow::Result<Measured<'a>> {
-    let run = |side: Side<'_>| {
-        side.shape.measure(side.target, time).with_context(|| format!("{} against {}", side.shape, side.target.name))
+    let run = |Side { target, shape }: Side<'_>| {
+        let measured = match pair.generator {
+            Generator::Ours => shape.measure(target, time),
+            Generator::RedisBenchmark(keys) => redis_benchmark::measure(target, shape, time, keys),
+        };
+        measured.with_context(|| format!("{shape} against {}", target.name))
     };
     let mut measured = Measured { pair, ours: Vec::new(), base: Vec::new() };
     for round in 1..=rounds {
@@ -150,7 +165,8 @@ pub(crate) fn table(all: &[Measured<'_>]) -> String {
     for measured in all {
         for figure in [Figure::Speed, Figure::Work, Figure::Cpu, Figure::P99] {
             let goal = measured.pair.goals.iter().find(|goal| goal.figure == figure);
-            if goal.is_none() && figure == Figure::P99 {
+            let is_known = figure != Figure::Work || measured.ours.iter().all(|measured| measured.all_cpu.is_some());
+            if goal.is_none() && (figure == Figure::P99 || !is_known) {
                 continue;
             }
             let ratio = measured.ratio(figure);
@@ -194,7 +210,8 @@ mod tests {
         let shape = shapes()[0];
         let goals = vec![Goal::speed(1.1), Goal::cpu(0.75), Goal::p99(0.8)];
         let [ours, base] = [&one, &redis].map(|target| Side { target, shape });
-        let pair = Pair { name: "GET, 1 in flight".to_owned(), ours, base, goals };
+        let generator = Generator::Ours;
+        let pair = Pair { name: "GET, 1 in flight".to_owned(), ours, base, generator, goals };
         let measurement = |per_second, cpu| Measurement {
             per_second,
             p50: Duration::from_micros(10),

@@ -1,6 +1,6 @@
 //! Our nodes against Redis: the pairs to measure, and their goals.
 //!
-//! The same generator drives Redis, with SET where our nodes take PUT.
+//! The same generator drives both: ours, with SET for Redis where our nodes take PUT, or redis-benchmark.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use proto::frame::Encoding;
 
 use crate::Pace;
 use crate::memory;
-use crate::pairs::{self, Goal, Measured, Pair, Side};
+use crate::pairs::{self, Generator, Goal, Measured, Pair, Side};
+use crate::redis_benchmark;
 use crate::shape::{SIZES, Shape, fill};
 
 /// The number of connections in each measurement.
@@ -52,6 +53,12 @@ pub(crate) struct InMemory {
     /// The number of keys of 16 bytes to store, with values of 100 bytes.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     keys: u32,
+    /// Another cluster of one empty node, for redis-benchmark.
+    #[arg(long, value_name = "1@HOST:PORT/PID")]
+    second_one: Cluster,
+    /// Another such Redis, for redis-benchmark.
+    #[arg(long, value_name = "HOST:PORT/PID")]
+    second_redis: Place,
     #[command(flatten)]
     pace: Pace,
 }
@@ -102,9 +109,19 @@ pub(crate) fn in_memory(run: &InMemory) -> anyhow::Result<String> {
     fill(&quorum, SIZES.value).context("cannot fill the cluster at quorum")?;
     fill(&filling, SIZES.value).context("cannot fill Redis with two replicas")?;
     let replicated = Target::single("Redis, WAIT 2", &run.replicated, Dialect::SetAndWait(REPLICAS), keys);
+    let mut second_one =
+        Target::cluster(&run.second_one, 0..run.keys, SIZES).context("the second cluster of one node")?;
+    second_one.name.clone_from(&one.name);
+    let second_redis = Target::single("Redis", &run.second_redis, Dialect::Set, 0..run.keys);
+    eprintln!("storing {} keys in both again, by redis-benchmark", run.keys);
+    for target in [&second_one, &second_redis] {
+        let put = shape(Verb::Put, Encoding::Array, 1);
+        redis_benchmark::fill(target, put, run.keys).with_context(|| format!("cannot fill {}", target.name))?;
+    }
     let [echo, large_echo] = [&run.echo, &run.large_echo].map(crate::echo::target);
 
-    let mut all = beside_redis(&one, &redis);
+    let mut all = by_redis_benchmark(beside_redis(&second_one, &second_redis), run.keys);
+    all.extend(beside_redis(&one, &redis));
     all.extend(beside_redis_large(&large_one, &large_redis));
     all.extend(lines_beside_arrays(&one));
     all.extend(at_quorum(&quorum, &replicated, &one));
@@ -145,7 +162,13 @@ fn shape(verb: Verb, encoding: Encoding, pipeline: usize) -> Shape {
 /// A pair with the same request to both targets.
 fn pair<'a>(name: &str, shape: Shape, ours: &'a Target, base: &'a Target, goals: Vec<Goal>) -> Pair<'a> {
     let name = format!("{name}, {} in flight", shape.pipeline);
-    Pair { name, ours: Side { target: ours, shape }, base: Side { target: base, shape }, goals }
+    let [ours, base] = [ours, base].map(|target| Side { target, shape });
+    Pair { name, ours, base, generator: Generator::Ours, goals }
+}
+
+fn by_redis_benchmark(pairs: Vec<Pair<'_>>, keys: u32) -> Vec<Pair<'_>> {
+    let generator = Generator::RedisBenchmark(keys);
+    pairs.into_iter().map(|pair| Pair { name: format!("{}, redis-benchmark", pair.name), generator, ..pair }).collect()
 }
 
 fn beside_redis<'a>(ours: &'a Target, redis: &'a Target) -> Vec<Pair<'a>> {
@@ -177,7 +200,7 @@ fn lines_beside_arrays(one: &Target) -> Vec<Pair<'_>> {
             let [ours, base] =
                 [Encoding::Line, Encoding::Array].map(|it| Side { target: one, shape: shape(verb, it, pipeline) });
             let name = format!("{name} as a line over an array, {pipeline} in flight");
-            all.push(Pair { name, ours, base, goals: vec![Goal::speed(0.9)] });
+            all.push(Pair { name, ours, base, generator: Generator::Ours, goals: vec![Goal::speed(0.9)] });
         }
     }
     all
