@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn what_it_reports_is_understood() {
-        let heads = r#""test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms""#;
+        let heads =
+            r#""test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms""#;
         let line = r#""GET","84745.77","0.297","0.080","0.287","0.415","0.527","0.815""#;
         let [p50, p99] = [287, 527].map(Duration::from_micros);
         assert_eq!([heads, line].into_iter().find_map(row), Some(Row { per_second: 84_745.77, p50, p99 }));
