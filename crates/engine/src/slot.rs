@@ -269,7 +269,7 @@ impl<B: Bugs> Slot<B> {
     /// The second call. Returns whether the key seems not to be where most are: then [`Slot::fetch_displaced`] follows.
     pub(crate) fn fetch_more(&self, upcoming: Upcoming) -> bool {
         if !upcoming.is_read() {
-            self.log.fetch_oldest(self.table.usual_size());
+            self.log.fetch_oldest(self.table.expected_size());
             if let Role::Primary(primary) = &self.role {
                 primary.fetch();
             }

@@ -64,7 +64,7 @@ pub struct Table {
     /// The order of the keys, once it has been asked for.
     order: Option<Box<Order>>,
     /// The size of the record most recently written or looked up, in bytes, as an estimate for the next.
-    usual_size: Cell<u16>,
+    expected_size: Cell<u16>,
     /// A key was added or dropped since. The order itself is left untouched, out of the cache: touching it would slow
     /// the write.
     order_is_old: bool,
@@ -129,7 +129,7 @@ impl Table {
         let Some(group) = self.groups.get(self.group_after(home, distance)) else { return false };
         let mut is_here = false;
         for (_, record) in group.tagged(tag) {
-            record.fetch_with_value(self.usual_size());
+            record.fetch_with_value(self.expected_size());
             is_here = true;
         }
         if is_here || group.passed == 0 {
@@ -139,12 +139,12 @@ impl Table {
     }
 
     /// The size that the record used next has, as far as can be guessed, in bytes.
-    pub(crate) fn usual_size(&self) -> usize {
-        self.usual_size.get().into()
+    pub(crate) fn expected_size(&self) -> usize {
+        self.expected_size.get().into()
     }
 
     fn note_size(&self, record: &Record) {
-        self.usual_size.set(u16::try_from(record.size()).unwrap_or(u16::MAX));
+        self.expected_size.set(u16::try_from(record.size()).unwrap_or(u16::MAX));
     }
 
     /// Replaces the newest record of a key, and returns the replaced one.
@@ -495,13 +495,13 @@ mod tests {
             let record = record(seq, &format!("key:{len}"), Effect::Put(&vec![b'v'; len]));
             sizes.push(record.size());
             table.insert(&hasher, record);
-            assert_eq!(Some(&table.usual_size()), sizes.last());
+            assert_eq!(Some(&table.expected_size()), sizes.last());
         }
-        assert_eq!(table.get(&hasher, b"key:3000").map(Record::size), Some(table.usual_size()));
+        assert_eq!(table.get(&hasher, b"key:3000").map(Record::size), Some(table.expected_size()));
         let place = table.place_of(&hasher, b"key:10").expect("it is there");
         let version = Version { epoch: Epoch(1), seq: 4 };
         assert!(table.write_in_place(place, b"key:10", version, &[b'w'; 10]).is_some());
-        assert_eq!(Some(&table.usual_size()), sizes.first());
+        assert_eq!(Some(&table.expected_size()), sizes.first());
     }
 
     #[test]

@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use divan::counter::BytesCount;
+use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use proto::frame::{FrameDecoder, encode_array};
 use proto::id::NodeAddr;
 use proto::request::NodeRequest;
 use proto::ring::HashRing;
-use proto::slot::{Position, SLOT_BITS};
+use proto::slot::{KeyToPlace, Position, SLOT_BITS};
 use sha2::{Digest, Sha256};
 
 fn main() {
@@ -51,6 +51,24 @@ fn sha256_of_the_key(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn slot_of_the_key(bencher: Bencher<'_, '_>) {
     for_each_key(bencher, |key| SLOT_BITS.slot(&Position::of(key)));
+}
+
+/// The slots of keys that have arrived together, hashed one by one and back to back.
+#[divan::bench(args = [false, true])]
+fn slots_of_32_keys(bencher: Bencher<'_, '_>, back_to_back: bool) {
+    let keys: Vec<_> = keys().into_iter().take(32).collect();
+    let (mut to_place, mut slots) = (Vec::new(), Vec::new());
+    bencher.counter(ItemsCount::new(keys.len())).bench_local(|| {
+        to_place.clear();
+        slots.clear();
+        if back_to_back {
+            to_place.extend(black_box(&keys).iter().map(|key| KeyToPlace::new(key)));
+            slots.extend(to_place.iter().map(|key| key.slot(SLOT_BITS)));
+        } else {
+            slots.extend(black_box(&keys).iter().map(|key| SLOT_BITS.slot(&Position::of(key))));
+        }
+        black_box(&slots).len()
+    });
 }
 
 /// Three owners of a key, including the hash of the key.

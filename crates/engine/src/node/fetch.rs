@@ -72,7 +72,7 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Prefetches for a few dozen operations that are about to be carried out: first the memory of all slots, then what
+    /// Prefetches for up to a few dozen operations that are about to be carried out: first the memory of all slots, then what
     /// those point to. Hardly any step stalls, and no other work is done in between: taking a lock would wait until the
     /// writes of that work are in place.
     pub fn fetch_all(&self, upcoming: impl Iterator<Item = (SlotId, Upcoming)> + Clone) {

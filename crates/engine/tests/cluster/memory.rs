@@ -282,10 +282,7 @@ fn a_value_for_which_there_is_never_room_evicts_nothing() {
 /// What a lone node has deleted or evicted does not take the place of what it stores.
 #[test]
 fn a_node_without_any_other_copy_keeps_no_tombstones() {
-    let mut world = World::new();
-    world.memory = (200_000, Evict::Lru);
-    world.start("A");
-    world.run(Duration::from_secs(3));
+    let mut world = lone(200_000, Evict::Lru);
     let write = |world: &mut World, key: &str, change| world.write("A", key, change, AckLevel::Async);
     for number in 0..1_000 {
         let key = format!("session{number}");
@@ -306,10 +303,24 @@ fn a_node_without_any_other_copy_keeps_no_tombstones() {
     count_is_exact(&world);
 }
 
+/// A cluster of one node.
+fn lone(limit: u64, evict: Evict) -> World {
+    let mut world = World::new();
+    world.memory = (limit, evict);
+    world.start("A");
+    world.run(Duration::from_secs(3));
+    world
+}
+
 /// The record of a key on a node.
 fn record_at(world: &World, name: &str, key: &str) -> Record {
     let found = |slot: &Slot| slot.records().find(|record| record.key() == key.as_bytes()).cloned();
     world.member(name).node.inspect(World::slot_of(key), found).expect("the key was written")
+}
+
+/// Where that record lies.
+fn place_of(world: &World, name: &str, key: &str) -> usize {
+    record_at(world, name, key).key().as_ptr().addr()
 }
 
 #[test]
@@ -318,14 +329,13 @@ fn a_value_takes_the_place_of_one_as_long_unless_another_copy_or_a_reader_needs_
     world.boot("A");
     world.run(Duration::from_secs(3));
     let key = "key";
-    let place = |world: &World| record_at(world, "A", key).key().as_ptr().addr();
     let last = |world: &World| world.member("A").node.inspect(World::slot_of(key), Slot::last);
     let write = |world: &mut World, change, is_read: bool, in_place: bool| {
-        let (before, last_before, record) = (place(world), last(world), record_at(world, "A", key));
+        let (before, last_before, record) = (place_of(world, "A", key), last(world), record_at(world, "A", key));
         let (version, effect) = (record.version(), format!("{:?}", record.effect()));
         let held = is_read.then_some(record);
         assert_eq!(world.write("A", key, change, AckLevel::Async), "OK");
-        assert_eq!(place(world) == before, in_place, "{effect} became {change:?}");
+        assert_eq!(place_of(world, "A", key) == before, in_place, "{effect} became {change:?}");
         assert_eq!(last(world), Version { seq: last_before.seq + 1, ..last_before });
         assert_eq!(record_at(world, "A", key).version(), last(world));
         if let Some(held) = held {
@@ -353,18 +363,15 @@ fn a_value_takes_the_place_of_one_as_long_unless_another_copy_or_a_reader_needs_
     }
     // From now on it may have to be restored.
     let at = leader(&world, key);
-    let place = |world: &World| record_at(world, &at, key).key().as_ptr().addr();
-    let before = place(&world);
+    let before = place_of(&world, &at, key);
     assert_eq!(put(&mut world, key, 9), "OK, durable");
-    assert_ne!(place(&world), before);
+    assert_ne!(place_of(&world, &at, key), before);
     count_is_exact(&world);
 }
 
 #[test]
 fn what_is_written_in_place_is_remembered_if_its_client_said_who_it_is() {
-    let mut world = World::new();
-    world.start("A");
-    world.run(Duration::from_secs(3));
+    let mut world = lone(0, Evict::None);
     let put = |world: &mut World, value: &[u8], identity| {
         world.carry_out("A", &Write { ack: AckLevel::Async, identity, ..Write::new(b"key", Change::Put(value)) })
     };
@@ -377,10 +384,7 @@ fn what_is_written_in_place_is_remembered_if_its_client_said_who_it_is() {
 
 #[test]
 fn what_is_written_in_place_again_and_again_is_in_use() {
-    let mut world = World::new();
-    world.memory = (200_000, Evict::Lru);
-    world.start("A");
-    world.run(Duration::from_secs(3));
+    let mut world = lone(200_000, Evict::Lru);
     let use_it = |world: &mut World| world.write("A", "hot", Change::Put(&[b'h'; 60]), AckLevel::Async);
     assert_eq!(use_it(&mut world), "OK");
     for number in 0..20_000 {
@@ -424,9 +428,9 @@ fn a_copy_that_comes_back_does_not_miss_what_was_written_in_place() {
         world.coordinator.unregister(world.now, &addr_of(name)).expect("it is down");
     }
     world.run(Duration::from_secs(1));
-    let before = record_at(&world, &at, &second).key().as_ptr().addr();
+    let before = place_of(&world, &at, &second);
     assert_eq!(world.write(&at, &second, Change::Put(b"mor"), AckLevel::Async), "OK");
-    assert_eq!(record_at(&world, &at, &second).key().as_ptr().addr(), before, "it was written in place");
+    assert_eq!(place_of(&world, &at, &second), before, "it was written in place");
     for name in &others {
         world.boot(name);
     }
