@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proto::id::{Epoch, Version};
 use proto::peer::{Term, Terms};
+use smallvec::SmallVec;
 
 use crate::completions::{Completions, Sweep};
 use crate::near::NearQueue;
 use crate::record::Record;
-use crate::table::fetch::fetch_start;
+use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 
 /// The limit for the tails of all slots of a node together, in bytes of records and of those that they have replaced. A
@@ -25,6 +26,9 @@ pub const TAIL_BYTES: usize = 64 * 1024 * 1024;
 
 /// How many of its terms a log remembers. Copies that agree only on older ones are filled.
 const TERMS: usize = 32;
+
+/// How many of them are stored inline.
+const USUAL_TERMS: usize = 1;
 
 /// How much the tails of a node hold together, and how much they may hold.
 #[derive(Debug)]
@@ -48,25 +52,25 @@ impl Entry {
     }
 }
 
-/// The log of one slot on one node. Takes 32 bytes when empty.
+/// The log of one slot on one node. What a record touches comes first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Log {
     last: Version,
     durable: u64,
-    state: Option<Box<LogState>>,
-}
-
-/// What every record touches, in one cache line, and the terms behind it.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-struct LogState {
-    tail: NearQueue<Entry>,
-    tail_bytes: usize,
-    /// Where the tail begins: the number of the record before its first.
-    before_tail: u64,
+    /// `None` where nobody will ever ask for a record, as in a slot without followers.
+    tail: Option<Box<Tail>>,
     cold: Option<Box<ColdState>>,
     /// Oldest first; not empty while there is a record.
-    terms: VecDeque<Term>,
+    terms: SmallVec<[Term; USUAL_TERMS]>,
+}
+
+/// The last records, without a gap, in one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Tail {
+    entries: NearQueue<Entry>,
+    bytes: usize,
 }
 
 /// State of a slot with deleted keys, with clients that give their writes an identity, or with many past terms.
@@ -82,22 +86,27 @@ struct ColdState {
 }
 
 impl Log {
+    /// How much of a log the next record of the same term touches.
+    #[cfg(test)]
+    pub(crate) const RECORD_BYTES: usize = std::mem::offset_of!(Self, terms);
+
     /// The log of a slot that has just been filled.
     #[must_use]
     pub fn filled(last: Version, durable: u64, purged: u64, terms: &Terms, tombstones: Vec<Record>) -> Self {
         let mut tombstones = VecDeque::from(tombstones);
         tombstones.make_contiguous().sort_by_key(|tombstone| tombstone.version());
+        if last == Version::NONE {
+            return Self::default();
+        }
         // The sender may know only these terms; what it forgot is forgotten here, too.
-        let mut terms: VecDeque<_> = terms.0.iter().copied().collect();
+        let mut terms: SmallVec<_> = terms.0.iter().copied().collect();
         let terms_forgotten = terms.is_empty() || terms.len() >= TERMS;
         if terms.is_empty() {
-            terms.push_back(Term { epoch: last.epoch, first: last.seq });
+            terms.push(Term { epoch: last.epoch, first: last.seq });
         }
         let is_rare = terms_forgotten || purged > 0 || !tombstones.is_empty();
         let cold = ColdState { terms_forgotten, tombstones, purged, completions: Completions::default() };
-        let state =
-            LogState { before_tail: last.seq, terms, cold: is_rare.then(|| Box::new(cold)), ..LogState::default() };
-        Self { last, durable: durable.min(last.seq), state: (last != Version::NONE).then(|| Box::new(state)) }
+        Self { last, durable: durable.min(last.seq), tail: None, cold: is_rare.then(|| Box::new(cold)), terms }
     }
 
     /// The last record.
@@ -115,44 +124,45 @@ impl Log {
     /// The epoch of a record of this log; `None` if it has no record of this number or has forgotten its term.
     #[must_use]
     pub fn epoch_at(&self, seq: u64) -> Option<Epoch> {
-        let state = self.state.as_ref().filter(|_| (1..=self.last.seq).contains(&seq))?;
-        state.terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch)
+        let terms = (1..=self.last.seq).contains(&seq).then_some(&self.terms)?;
+        terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch)
     }
 
     /// The terms, for use in a message.
     #[must_use]
     pub fn terms(&self) -> Terms {
-        Terms(self.state.as_ref().map(|state| state.terms.iter().copied().collect()).unwrap_or_default())
+        Terms(self.terms.to_vec())
     }
 
     /// The tail, oldest first.
     pub(crate) fn tail_entries(&self) -> impl Iterator<Item = &Entry> {
-        self.state.iter().flat_map(|state| state.tail.iter())
+        self.tail.iter().flat_map(|tail| tail.entries.iter())
     }
 
     /// Gives a filled log its tail: its last records, oldest first.
     pub(crate) fn restore_tail(&mut self, tail: Vec<Entry>, budget: &TailBudget) {
-        let (Some(state), Some(first)) = (&mut self.state, tail.first()) else { return };
-        state.before_tail = first.record.version().seq - 1;
-        state.tail_bytes = tail.iter().map(Entry::bytes).sum();
-        budget.used.fetch_add(state.tail_bytes, Ordering::Relaxed);
-        state.tail = tail.into_iter().collect();
+        if self.last == Version::NONE || tail.is_empty() {
+            return;
+        }
+        let bytes = tail.iter().map(Entry::bytes).sum();
+        budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.tail = Some(Box::new(Tail { entries: tail.into_iter().collect(), bytes }));
     }
 
     /// The client writes that have taken effect.
     pub fn completions(&mut self) -> &mut Completions {
-        &mut self.state_mut().cold_mut().completions
+        &mut self.cold_mut().completions
     }
 
     /// The client writes that have taken effect, if any had an identity.
     #[must_use]
     pub fn known_completions(&self) -> Option<&Completions> {
-        self.cold().map(|cold| &cold.completions)
+        self.cold.as_ref().map(|cold| &cold.completions)
     }
 
     /// One step of forgetting client writes that need no longer be remembered.
     pub fn sweep_completions(&mut self, now: Timestamp, sweep: &mut Sweep) {
-        match self.state.as_mut().and_then(|state| state.cold.as_mut()) {
+        match &mut self.cold {
             Some(cold) => cold.completions.sweep(now, sweep),
             None => Completions::default().sweep(now, sweep),
         }
@@ -161,7 +171,7 @@ impl Log {
     /// The number up to which tombstones may be missing.
     #[must_use]
     pub fn purged(&self) -> u64 {
-        self.cold().map_or(0, |cold| cold.purged)
+        self.cold.as_ref().map_or(0, |cold| cold.purged)
     }
 
     /// Appends the next record, with its parts if it is a write of several keys. It must then either be kept in the tail
@@ -170,20 +180,19 @@ impl Log {
         let last = record.version();
         let Version { epoch, seq } = last;
         let before = std::mem::replace(&mut self.last, last);
-        let state = self.state_mut();
         // The last term is that of the last record, whose epoch is closer at hand.
         if before.epoch != epoch || before.seq == 0 {
-            state.terms.push_back(Term { epoch, first: seq });
-            if state.terms.len() > TERMS {
-                state.terms.pop_front();
-                state.cold_mut().terms_forgotten = true;
+            self.terms.push(Term { epoch, first: seq });
+            if self.terms.len() > TERMS {
+                self.terms.remove(0);
+                self.cold_mut().terms_forgotten = true;
             }
         }
         if record.is_delete() {
-            state.cold_mut().tombstones.push_back(record.clone());
+            self.cold_mut().tombstones.push_back(record.clone());
         }
         for part in parts.iter().filter(|part| part.record.is_delete()) {
-            state.cold_mut().tombstones.push_back(part.record.clone());
+            self.cold_mut().tombstones.push_back(part.record.clone());
         }
     }
 
@@ -195,10 +204,10 @@ impl Log {
             return self.drop_tail(budget);
         }
         budget.used.fetch_add(bytes, Ordering::Relaxed);
-        let state = self.state_mut();
-        state.tail_bytes += bytes;
-        parts.into_iter().for_each(|part| state.tail.push_back(part));
-        state.tail.push_back(entry);
+        let tail = self.tail.get_or_insert_default();
+        tail.bytes += bytes;
+        parts.into_iter().for_each(|part| tail.entries.push_back(part));
+        tail.entries.push_back(entry);
     }
 
     /// Advances the durable mark; the tail up to it is no longer needed. The mark never moves back, nor past the end.
@@ -222,28 +231,29 @@ impl Log {
     /// truncated.
     fn forget_replaced(&mut self, before: u64, budget: &TailBudget) {
         let durable = self.durable;
-        let Some(state) = self.state.as_mut().filter(|_| durable > before) else { return };
-        let new = state.tail.iter_mut_from(|entry| entry.record.version().seq <= before);
+        let Some(tail) = self.tail.as_mut().filter(|_| durable > before) else { return };
+        let new = tail.entries.iter_mut_from(|entry| entry.record.version().seq <= before);
         let new = new.take_while(|entry| entry.record.version().seq <= durable);
         let freed = new.filter_map(|entry| entry.replaced.take()).map(|replaced| replaced.size()).sum();
-        state.tail_bytes -= freed;
+        tail.bytes -= freed;
         budget.give_back(freed);
     }
 
     /// Forgets the oldest durable records until the node's tails hold no more than this.
     fn forget_durable(&mut self, until: usize, budget: &TailBudget) {
         let durable = self.durable;
-        let Some(state) = &mut self.state else { return };
+        let Some(tail) = &mut self.tail else { return };
         let (mut freed, used) = (0, if until == 0 { usize::MAX } else { budget.used() });
+        let mut last_freed = 0;
         // A record goes with all its parts.
-        while let Some(entry) = state.tail.pop_front_if(|entry| {
+        while let Some(entry) = tail.entries.pop_front_if(|entry| {
             let seq = entry.record.version().seq;
-            seq <= state.before_tail || (seq <= durable && used - freed > until)
+            seq <= last_freed || (seq <= durable && used - freed > until)
         }) {
             freed += entry.bytes();
-            state.before_tail = entry.record.version().seq;
+            last_freed = entry.record.version().seq;
         }
-        state.tail_bytes -= freed;
+        tail.bytes -= freed;
         budget.give_back(freed);
     }
 
@@ -254,10 +264,12 @@ impl Log {
         if from == self.last {
             return Some(Vec::new());
         }
-        let state = self.state.as_ref().filter(|state| from.seq >= state.before_tail && state.contains(from))?;
+        if self.last == Version::NONE || from.seq < self.before_tail() || !self.contains(from) {
+            return None;
+        }
         let mut previous = from;
         let mut records = Vec::new();
-        let mut entries = state.tail.iter().filter(|entry| entry.record.version().seq > from.seq).peekable();
+        let mut entries = self.tail_entries().filter(|entry| entry.record.version().seq > from.seq).peekable();
         while let Some(Entry { record, .. }) = entries.next() {
             let is_part = entries.peek().is_some_and(|next| next.record.version() == record.version());
             if !is_part {
@@ -271,8 +283,7 @@ impl Log {
     /// The records that are not known to be durable and their parts, oldest first, as far as they are kept.
     #[must_use]
     pub fn tail(&self) -> Vec<Record> {
-        let entries = self.state.iter().flat_map(|state| state.tail.iter());
-        let entries = entries.filter(|entry| entry.record.version().seq > self.durable);
+        let entries = self.tail_entries().filter(|entry| entry.record.version().seq > self.durable);
         entries.map(|entry| entry.record.clone()).collect()
     }
 
@@ -293,19 +304,22 @@ impl Log {
             let seq = end(&mine.0, at, self.last).min(end(&terms.0, other, last));
             return Some(Version { epoch: term.epoch, seq });
         }
-        let forgotten = self.cold().is_some_and(|cold| cold.terms_forgotten) || terms.0.len() >= TERMS;
+        let forgotten = self.has_forgotten_terms() || terms.0.len() >= TERMS;
         (!forgotten).then_some(Version::NONE)
     }
 
     /// Truncates the log to one of its own records and returns what was cut, newest first; `None`, with nothing
     /// changed, if the tail does not reach back that far.
     pub fn cut(&mut self, to: Version, budget: &TailBudget) -> Option<Vec<Entry>> {
-        let state = self.state.as_mut().filter(|state| to.seq >= state.before_tail && to.seq >= self.durable)?;
+        if self.last == Version::NONE || to.seq < self.before_tail().max(self.durable) {
+            return None;
+        }
         let mut cut = Vec::new();
         let mut freed = 0;
-        while let Some(mut entry) = state.tail.pop_back_if(|entry| entry.record.version().seq > to.seq) {
+        let mut pop = || self.tail.as_mut()?.entries.pop_back_if(|entry| entry.record.version().seq > to.seq);
+        while let Some(mut entry) = pop() {
             freed += entry.bytes();
-            if let Some(cold) = &mut state.cold {
+            if let Some(cold) = &mut self.cold {
                 if entry.record.is_delete() {
                     cold.tombstones.pop_back_if(|last| last.version() == entry.record.version());
                 }
@@ -317,16 +331,18 @@ impl Log {
             }
             cut.push(entry);
         }
-        state.tail_bytes -= freed;
+        self.tail.iter_mut().for_each(|tail| tail.bytes -= freed);
         budget.give_back(freed);
-        while state.terms.pop_back_if(|term| term.first > to.seq).is_some() {}
+        while self.terms.last().is_some_and(|term| term.first > to.seq) {
+            self.terms.pop();
+        }
         self.last = to;
         Some(cut)
     }
 
     /// Takes the next tombstone up to `seq`, where every copy has passed `seq`.
     pub fn next_purged(&mut self, seq: u64) -> Option<Record> {
-        let cold = self.state.as_mut()?.cold.as_mut()?;
+        let cold = self.cold.as_mut()?;
         let tombstone = cold.tombstones.pop_front_if(|tombstone| tombstone.version().seq <= seq)?;
         cold.purged = cold.purged.max(tombstone.version().seq);
         Some(tombstone)
@@ -334,67 +350,59 @@ impl Log {
 
     /// Notes that tombstones up to `seq` are gone, although this log may not have known the last of them.
     pub(crate) fn set_purged(&mut self, seq: u64) {
-        let cold = self.state_mut().cold_mut();
+        let cold = self.cold_mut();
         cold.purged = cold.purged.max(seq);
     }
 
     /// Whether there is a tombstone up to `seq`.
     #[must_use]
     pub fn has_tombstone(&self, seq: u64) -> bool {
-        let oldest = self.cold().and_then(|cold| cold.tombstones.front());
+        let oldest = self.cold.as_ref().and_then(|cold| cold.tombstones.front());
         oldest.is_some_and(|tombstone| tombstone.version().seq <= seq)
     }
 
     /// Drops the tail. Must be called before a log is dropped, so that the budget stays right.
     pub fn drop_tail(&mut self, budget: &TailBudget) {
-        let last = self.last.seq;
-        if let Some(state) = &mut self.state {
-            // Without followers, every record gets here.
-            if state.tail.front().is_some() {
-                state.tail = NearQueue::default();
-            }
-            state.before_tail = last;
-            budget.give_back(std::mem::take(&mut state.tail_bytes));
+        if let Some(tail) = self.tail.take() {
+            budget.give_back(tail.bytes);
         }
     }
 
     /// Prefetches memory that the next record will touch. This is the first of two calls; other slots can be prefetched
     /// in between.
     pub(crate) fn fetch(&self) {
-        if let Some(state) = &self.state {
-            fetch_start(&**state);
+        if let Some(tail) = &self.tail {
+            fetch(&**tail);
         }
     }
 
     /// The second call: prefetches what is dropped when the durable mark moves. `size` is the usual size of a record in
     /// bytes.
     pub(crate) fn fetch_oldest(&self, size: usize) {
-        if let Some(entry) = self.state.as_ref().and_then(|state| state.tail.front()) {
+        if let Some(entry) = self.tail.as_ref().and_then(|tail| tail.entries.front()) {
             entry.record.fetch();
             // The next record is usually written where this one was.
             entry.replaced.iter().for_each(|replaced| replaced.fetch_with_value(size));
         }
     }
 
-    fn state_mut(&mut self) -> &mut LogState {
-        self.state.get_or_insert_default()
-    }
-
-    fn cold(&self) -> Option<&ColdState> {
-        self.state.as_ref()?.cold.as_deref()
-    }
-}
-
-impl LogState {
-    fn cold_mut(&mut self) -> &mut ColdState {
-        self.cold.get_or_insert_default()
+    /// Where the tail begins: the number of the record before its first.
+    fn before_tail(&self) -> u64 {
+        self.tail_entries().next().map_or(self.last.seq, |first| first.record.version().seq.saturating_sub(1))
     }
 
     /// Whether a version is one of this log's own.
     fn contains(&self, place: Version) -> bool {
         let term = self.terms.iter().rev().find(|term| term.first <= place.seq);
-        let forgotten = self.cold.as_ref().is_some_and(|cold| cold.terms_forgotten);
-        term.map_or(place == Version::NONE && !forgotten, |term| term.epoch == place.epoch)
+        term.map_or(place == Version::NONE && !self.has_forgotten_terms(), |term| term.epoch == place.epoch)
+    }
+
+    fn has_forgotten_terms(&self) -> bool {
+        self.cold.as_ref().is_some_and(|cold| cold.terms_forgotten)
+    }
+
+    fn cold_mut(&mut self) -> &mut ColdState {
+        self.cold.get_or_insert_default()
     }
 }
 
@@ -431,8 +439,6 @@ impl TailBudget {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::offset_of;
-
     use super::*;
     use proto::peer::{Effect, Op, Writes};
 
@@ -588,8 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_small() {
-        assert!(size_of::<Log>() <= 32, "{}", size_of::<Log>());
-        assert!(offset_of!(LogState, terms) <= 64 && size_of::<LogState>() <= 128);
+    fn a_short_tail_takes_one_line_of_the_cache() {
+        assert_eq!(size_of::<Tail>(), 64);
     }
 }

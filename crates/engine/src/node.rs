@@ -148,7 +148,7 @@ pub struct Node<B: Bugs = NoBugs> {
     bugs: B,
 }
 
-/// A slot, aligned to a cache line, so that it takes two and no more.
+/// A slot, aligned to a cache line, so that it takes three and no more.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Cell<B: Bugs>(Mutex<Slot<B>>);

@@ -55,19 +55,20 @@ const FREE: u8 = 0;
 /// records that went past it, and a lookup ends at a group that none has gone past (a simplified version of Facebook's
 /// F14).
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Table {
     groups: Box<[Group]>,
     records: u32,
     tombstones: u32,
     /// How many records have a deadline.
     expiring: u32,
-    /// The order of the keys, once it has been asked for.
-    order: Option<Box<Order>>,
     /// The size of the record most recently written or looked up, in bytes, as an estimate for the next.
     expected_size: Cell<u16>,
-    /// A key was added or dropped since. The order itself is left untouched, out of the cache: touching it would slow
-    /// the write.
+    /// A key was added or dropped since the keys were last put in order. The order itself is left untouched, out of the
+    /// cache: touching it would slow the write.
     order_is_old: bool,
+    /// The order of the keys, once it has been asked for. Last, since hardly any operation looks at it.
+    order: Option<Box<Order>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -97,6 +98,10 @@ pub(crate) struct Place {
 }
 
 impl Table {
+    /// How much of a table an operation on a key touches, beside its groups.
+    #[cfg(test)]
+    pub(crate) const READ_BYTES: usize = std::mem::offset_of!(Self, order);
+
     /// The newest record of a key.
     #[must_use]
     pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Record> {

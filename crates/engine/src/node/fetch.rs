@@ -7,7 +7,8 @@ use smallvec::SmallVec;
 
 use super::Node;
 use crate::bugs::Bugs;
-use crate::table::fetch::{fetch, fetch_start};
+use crate::slot::RECORD_BYTES;
+use crate::table::fetch::fetch_start;
 
 /// For how many operations memory is prefetched at a time, before they are carried out.
 pub(crate) const FETCHED_TOGETHER: usize = 12;
@@ -90,6 +91,6 @@ impl<B: Bugs> Node<B> {
 
     fn fetch_slot(&self, slot: SlotId, upcoming: Upcoming) {
         let Some(slot) = self.slots.get(usize::from(slot.0)) else { return };
-        if upcoming.is_read() { fetch_start(slot) } else { fetch(slot) }
+        fetch_start(slot, if upcoming.is_read() { 1 } else { RECORD_BYTES });
     }
 }

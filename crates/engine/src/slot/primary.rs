@@ -25,7 +25,6 @@ use crate::node::Turn;
 use crate::outbox::{Item, Outbox};
 use crate::record::Record;
 use crate::table::Place;
-use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 use crate::waiting::{Ticket, Waiting};
 
@@ -42,15 +41,10 @@ pub const EXPEL_AFTER: Duration = Duration::from_millis(500);
 /// each one carries this for its predecessors at no cost.
 pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// How many followers are stored inline: the default number of replicas.
-const USUAL_FOLLOWERS: usize = 2;
-
-/// The primary role, in two cache lines.
-#[derive(Debug)]
-#[repr(align(64))]
+/// The primary role.
+#[derive(Debug, Default)]
 pub(crate) struct Primary {
-    pub(super) followers: SmallVec<[Follower; USUAL_FOLLOWERS]>,
-    intake: Intake,
+    /// `None` where there is no other copy and nothing to keep in mind, so that a write touches no more memory.
     active: Option<Box<Active>>,
     /// How many copies are in sync, as committed by the coordinator.
     in_sync: u8,
@@ -114,7 +108,7 @@ impl<B: Bugs> Slot<B> {
                 if !(succeeds || self.last() == Version::NONE) {
                     self.promised_until = self.promised_until.max(cx.peers.earliest());
                 }
-                Box::new(Primary::new())
+                Primary::default()
             }
         };
         self.hear_of(cx, config.epoch);
@@ -128,10 +122,12 @@ impl<B: Bugs> Slot<B> {
         primary.is_small = has_former || cluster_settings.is_small(config.isr.len());
         primary.is_alone = config.copies().all(|copy| copy == cx.me);
         // IMPORTANT: the next primary may already have been told that its promise was given back; see `reopen`.
-        let ask_all = matches!(primary.intake, Intake::Releasing(_));
-        primary.intake = Intake::Open;
+        let ask_all = matches!(primary.intake(), Intake::Releasing(_));
         primary.is_whole = true;
-        let mut before = std::mem::take(&mut primary.followers);
+        let mut before =
+            primary.active.as_mut().map(|active| std::mem::take(&mut active.followers)).unwrap_or_default();
+        let had_none = before.is_empty();
+        let mut followers = SmallVec::new();
         for member in config.copies().filter(|member| *member != cx.me) {
             let is_learner = !config.isr.contains(&member);
             let known = before.iter().position(|follower| follower.outbox.to == member);
@@ -153,10 +149,18 @@ impl<B: Bugs> Slot<B> {
                     (follower.acked, follower.progress) = (old.acked, old.progress);
                 }
             }
-            primary.followers.push(follower);
+            followers.push(follower);
         }
         // Only former followers are left; their state goes with them.
         drop(before);
+        if !followers.is_empty() || primary.active.is_some() {
+            let active = primary.active.get_or_insert_default();
+            if had_none {
+                // Those that come now are told with where they have to align.
+                active.told = self.log.durable();
+            }
+            (active.followers, active.intake) = (followers, Intake::Open);
+        }
         self.role = Role::Primary(primary);
         self.open_if_due(cx, turn);
         self.mark_progress(cx, turn);
@@ -198,26 +202,42 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Gives a record the next number, applies it, and queues it for every follower.
-    fn order(&mut self, cx: &SlotContext<'_>, op: Op<'_>, turn: &mut Turn) -> Version {
-        self.order_over(cx, op, None, turn)
+    fn has_followers(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if !primary.followers().is_empty())
     }
 
-    /// The same; `place` is that of the newest record of the write's key, if it is known.
-    fn order_over(&mut self, cx: &SlotContext<'_>, op: Op<'_>, place: Option<Place>, turn: &mut Turn) -> Version {
-        let previous = self.log.last();
-        let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
-        let has_followers = matches!(&self.role, Role::Primary(primary) if !primary.followers.is_empty());
-        let in_place = !has_followers && place.is_some_and(|place| self.write_in_place(cx, place, version, &op));
-        let needed = if in_place {
-            None
-        } else {
-            let record = Record::new(version, op);
-            // Most writes without followers need no clone, which costs two atomic operations.
-            let needed = (has_followers || record.has_deadline() || record.is_multi()).then(|| record.clone());
-            self.apply(cx, record, has_followers);
-            needed
-        };
+    /// Carries out a plain put to a slot without followers by writing over the newest record of its key, which is at
+    /// `place`: with the same results as [`Slot::order`], but without allocating and freeing. `None`, with nothing done,
+    /// if that is not possible.
+    fn put_in_place(
+        &mut self,
+        cx: &SlotContext<'_>,
+        write: &Write<'_>,
+        place: Place,
+        turn: &mut Turn,
+    ) -> Option<Version> {
+        let Write { key, change: Change::Put(value), expected: None, identity: None, .. } = *write else { return None };
+        if self.has_followers() {
+            return None;
+        }
+        let version = self.next_version();
+        let record = self.table.write_in_place(place, key, version, value)?;
+        cx.was_used(record);
+        cx.noted.note_record(cx.id, self.log.durable(), record);
+        self.log.append(record, &[]);
+        self.log.drop_tail(cx.tails);
+        self.mark_progress(cx, turn);
+        Some(version)
+    }
+
+    /// Gives a record the next number, applies it, and queues it for every follower.
+    fn order(&mut self, cx: &SlotContext<'_>, op: Op<'_>, turn: &mut Turn) -> Version {
+        let (previous, version) = (self.log.last(), self.next_version());
+        let has_followers = self.has_followers();
+        let record = Record::new(version, op);
+        // Most writes without followers need no clone, which costs two atomic operations.
+        let needed = (has_followers || record.has_deadline() || record.is_multi()).then(|| record.clone());
+        self.apply(cx, record, has_followers);
         if let Some(record) = &needed {
             if record.has_deadline() {
                 self.note_deadline(cx, record, turn);
@@ -227,26 +247,23 @@ impl<B: Bugs> Slot<B> {
             }
         }
         if !has_followers {
+            // Whoever comes later is told so with where it has to align: there is nothing to keep in mind.
             self.mark_progress(cx, turn);
-            if self.log.durable() == version.seq {
-                // Whoever comes later is told so with where it has to align: there is nothing to keep in mind.
-                return version;
-            }
+            return version;
         }
         let durable = self.log.durable();
-        let Role::Primary(primary) = &mut self.role else { return version };
-        let active = primary.active.get_or_insert_default();
+        let Role::Primary(Primary { active: Some(active), .. }) = &mut self.role else { return version };
         active.last_write = cx.now;
         active.told = durable;
         // There is one wherever there are followers.
         if let Some(record) = &needed {
-            for follower in primary.followers.iter().filter(|follower| follower.progress.takes_records()) {
+            for follower in active.followers.iter().filter(|follower| follower.progress.takes_records()) {
                 follower.outbox.push(Item::Record { slot: cx.id, previous, durable, record: record.clone() });
                 turn.touch(&follower.outbox);
             }
         }
         // No acknowledgement is waited for.
-        if !primary.followers.iter().any(Follower::counts) {
+        if !active.followers.iter().any(Follower::counts) {
             self.mark_progress(cx, turn);
         }
         version
@@ -256,11 +273,11 @@ impl<B: Bugs> Slot<B> {
     /// of the in-sync set has promised not to lead it.
     fn serves(&self, cx: &SlotContext<'_>) -> Option<&Primary> {
         let Role::Primary(primary) = &self.role else { return None };
-        let takes = primary.intake == Intake::Open || self.bugs.plants(Bug::ReleasedServesOn);
+        let takes = primary.intake() == Intake::Open || self.bugs.plants(Bug::ReleasedServesOn);
         if !primary.is_open || !primary.is_whole || !takes || cx.is_closed {
             return None;
         }
-        let unbound = primary.followers.iter().any(|follower| follower.counts() && !follower.is_bound(cx.now));
+        let unbound = primary.followers().iter().any(|follower| follower.counts() && !follower.is_bound(cx.now));
         let replaceable = primary.is_small && cx.now >= cx.coordinator_until;
         let lacks_lease = (unbound && !self.bugs.plants(Bug::NoLease))
             || (replaceable && !self.bugs.plants(Bug::SmallSetTrustsItself) && !self.bugs.plants(Bug::NoLease));
@@ -278,27 +295,26 @@ impl<B: Bugs> Slot<B> {
         waiting: &Waiting,
         turn: &mut Turn,
     ) -> Result<Executed<Written>, Refusal> {
-        // Prefetches what is touched later, while the key is looked up.
-        self.log.fetch();
         let needs_open = matches!(&self.role, Role::Primary(primary) if !primary.is_open);
         if needs_open {
             self.open_if_due(cx, turn);
         }
         let primary = self.serves(cx).ok_or(Refusal::NotHere)?;
         primary.has_enough(write.ack)?;
-        primary.fetch();
         if let Some(identity) = write.identity
             && let Some(answer) = self.answer_repeated(cx, write, identity, waiting)?
         {
             return Ok(answer);
         }
-        let mut place = self.table.place_of(cx.hasher, write.key);
+        let place = self.table.place_of(cx.hasher, write.key);
+        if let Some(version) = place.and_then(|place| self.put_in_place(cx, write, place, turn)) {
+            return Ok(self.answer(Written::Done(version), version.seq, write.ack, waiting));
+        }
         let mut newest = place.and_then(|place| self.table.at(place));
         if newest.is_some_and(|record| record.is_expired(cx.wall())) {
             // IMPORTANT: an answer that relies on the deadline having passed must no longer depend on anybody's clock.
             self.expire(cx, write.key, turn);
-            place = self.table.place_of(cx.hasher, write.key);
-            newest = place.and_then(|place| self.table.at(place));
+            newest = self.table.get(cx.hasher, write.key);
         }
         if let Change::Modify(modify) = &write.change {
             let newest = newest.cloned();
@@ -330,7 +346,8 @@ impl<B: Bugs> Slot<B> {
             Change::PutFor(value, _) => self.has_memory(cx, || self.more_for(write, value, true, newest))?,
             Change::Delete | Change::Expire(_) | Change::Persist | Change::Modify(_) => {}
         }
-        let version = self.order_write(cx, write, place, turn);
+        let kept = newest.filter(|_| write.change.is_counted()).cloned();
+        let version = self.order_write(cx, write, kept, turn);
         let seq = if self.bugs.plants(Bug::AnsweredBeforeReplicas) { 0 } else { version.seq };
         Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
     }
@@ -392,7 +409,7 @@ impl<B: Bugs> Slot<B> {
     /// The number up to which every follower that counts has all records.
     fn held(&self, cx: &SlotContext<'_>) -> u64 {
         let Role::Primary(primary) = &self.role else { return 0 };
-        let counted = primary.followers.iter().filter(|follower| {
+        let counted = primary.followers().iter().filter(|follower| {
             if self.bugs.plants(Bug::AdmissionCountedLate) { !follower.is_learner } else { follower.counts() }
         });
         let counted =
@@ -413,28 +430,32 @@ impl<B: Bugs> Slot<B> {
         }
         let durable = self.log.durable();
         let is_complete = primary.is_complete();
-        if let Intake::Draining(to) = primary.intake
+        if let Some(active) = &mut primary.active
+            && let Intake::Draining(to) = active.intake
             && held >= last
-            && let Some(next) = primary.followers.iter_mut().find(|follower| follower.outbox.to == to)
+            && let Some(next) = active.followers.iter_mut().find(|follower| follower.outbox.to == to)
         {
             let stamp = cx.next_stamp();
-            primary.intake = Intake::Releasing(stamp);
+            active.intake = Intake::Releasing(stamp);
             next.outbox.push(Item::Release { slot: cx.id, epoch: self.epoch, stamp });
             turn.touch(&next.outbox);
             // A copy that is given up as soon as another node leads can tell from this that nothing is lost with it.
-            if let Some(active) = primary.active.as_mut().filter(|active| durable > active.told) {
-                active.tell_durable(cx, durable, &primary.followers, turn);
+            if durable > active.told {
+                active.tell_durable(cx, durable, turn);
             }
         }
         // Before its term has begun, a slot that was only found keeps what it has.
-        if primary.active.is_none() && !primary.is_open {
+        if !primary.is_open {
             return;
         }
         if let Some(active) = &mut primary.active {
             active.settle(durable, is_complete, turn);
-            if durable > active.told && !active.will_tell && !primary.followers.is_empty() {
+            if durable > active.told && !active.will_tell && !active.followers.is_empty() {
                 active.will_tell = true;
                 turn.look_at(active.last_write + TELL_DURABLE_AFTER, cx.id);
+            }
+            if active.is_idle(durable) {
+                primary.active = None;
             }
         }
         self.purge_passed(cx, turn);
@@ -448,7 +469,7 @@ impl<B: Bugs> Slot<B> {
         let Role::Primary(primary) = &self.role else { return };
         let is_alone = primary.is_alone;
         let is_waited_for = |follower: &&Follower| follower.counts() || follower.progress == Progress::Level;
-        let passed = primary.followers.iter().filter(is_waited_for).map(|follower| follower.acked).min();
+        let passed = primary.followers().iter().filter(is_waited_for).map(|follower| follower.acked).min();
         let passed = if is_alone { last } else { passed.map_or(durable, |passed| passed.min(durable)) };
         if !self.log.has_tombstone(passed) {
             return;
@@ -460,7 +481,7 @@ impl<B: Bugs> Slot<B> {
         }
         self.purge(cx, passed);
         let Role::Primary(primary) = &self.role else { return };
-        for follower in primary.followers.iter().filter(|follower| follower.progress == Progress::Level) {
+        for follower in primary.followers().iter().filter(|follower| follower.progress == Progress::Level) {
             follower.outbox.push(Item::Purge { slot: cx.id, seq: passed });
             turn.touch(&follower.outbox);
         }
@@ -482,18 +503,18 @@ impl<B: Bugs> Slot<B> {
                 turn.look_at(due, cx.id);
             } else {
                 active.will_tell = false;
-                active.tell_durable(cx, durable, &primary.followers, turn);
+                active.tell_durable(cx, durable, turn);
             }
         }
         let is_good = |follower: &Follower| follower.progress == Progress::Level && !follower.differs;
         let astray = |follower: &&Follower| follower.counts() && !is_good(follower);
-        let expel: Vec<_> = primary.followers.iter().filter(astray).map(|follower| follower.outbox.to).collect();
+        let expel: Vec<_> = primary.followers().iter().filter(astray).map(|follower| follower.outbox.to).collect();
         if !expel.is_empty() {
             turn.look_at(cx.now + EXPEL_AFTER, cx.id);
         }
         let mut admit = self.admissible(|_| true);
         let Role::Primary(primary) = &self.role else { return Due::default() };
-        let proposed = primary.followers.iter().filter(|follower| follower.is_proposed);
+        let proposed = primary.followers().iter().filter(|follower| follower.is_proposed);
         // The coordinator may have had a reason, since gone, not to admit a learner. It is asked again.
         let again = proposed.filter(|follower| follower.progress == Progress::Level).map(|follower| follower.outbox.to);
         let again: Vec<_> = again.filter(|learner| !admit.contains(learner)).collect();
@@ -509,7 +530,7 @@ impl<B: Bugs> Slot<B> {
     pub(crate) fn leads_for_others(&self, now: Timestamp) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
         let could = |follower: &Follower| follower.counts() && now - follower.outbox.last_heard() < EXPEL_AFTER * 4;
-        primary.followers.iter().any(could)
+        primary.followers().iter().any(could)
     }
 
     /// Whether this node, as far as it knows, serves the slot: it accepts writes and linear reads.
@@ -528,25 +549,22 @@ impl<B: Bugs> Slot<B> {
 }
 
 impl Primary {
-    fn new() -> Self {
-        Self {
-            followers: SmallVec::new(),
-            intake: Intake::Open,
-            active: None,
-            in_sync: 0,
-            min_isr: 0,
-            copies: 0,
-            is_small: false,
-            is_open: false,
-            is_whole: false,
-            is_alone: false,
-        }
+    pub(super) fn followers(&self) -> &[Follower] {
+        self.active.as_ref().map_or(&[], |active| &active.followers)
     }
 
-    /// Prefetches memory that an acknowledgement will touch.
+    fn followers_mut(&mut self) -> &mut [Follower] {
+        self.active.as_mut().map_or(&mut [], |active| &mut active.followers)
+    }
+
+    fn intake(&self) -> Intake {
+        self.active.as_ref().map_or(Intake::Open, |active| active.intake)
+    }
+
+    /// Prefetches memory that the next record or acknowledgement will touch.
     pub(super) fn fetch(&self) {
         if let Some(active) = &self.active {
-            fetch(&**active);
+            active.fetch();
         }
     }
 

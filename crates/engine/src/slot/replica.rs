@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, Version};
-use proto::peer::{Effect, LinkReply, Op, Terms};
+use proto::peer::{LinkReply, Terms};
 
 use super::{Role, Slot, SlotContext};
 use crate::bugs::{Bug, Bugs};
@@ -14,7 +14,6 @@ use crate::log;
 use crate::node::Turn;
 use crate::outbox::Contents;
 use crate::record::Record;
-use crate::table::Place;
 
 /// The role of a replica or learner.
 #[derive(Debug, Default)]
@@ -309,7 +308,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Appends a record and applies it. It is `kept` in the tail unless nobody will ever ask for it. What this does in
-    /// that case, [`Slot::write_in_place`] does as well.
+    /// that case, [`Slot::put_in_place`] does as well.
     pub(super) fn apply(&mut self, cx: &SlotContext<'_>, record: Record, kept: bool) {
         if let Some(identity) = record.identity() {
             let completion = Completion::of(&record);
@@ -329,19 +328,6 @@ impl<B: Bugs> Slot<B> {
                 self.put(cx, record);
             }
         }
-    }
-
-    /// Carries out a plain put by writing over its key's newest record: like [`Slot::apply`] where replaced records are
-    /// not kept, with the same results, but without allocating and freeing. Returns false, and does nothing, if that
-    /// cannot be done.
-    pub(super) fn write_in_place(&mut self, cx: &SlotContext<'_>, place: Place, version: Version, op: &Op<'_>) -> bool {
-        let Op::Write { key, effect: Effect::Put(value), identity: None, reply: b"" } = *op else { return false };
-        let Some(record) = self.table.write_in_place(place, key, version, value) else { return false };
-        cx.was_used(record);
-        cx.noted.note_record(cx.id, self.log.durable(), record);
-        self.log.append(record, &[]);
-        self.log.drop_tail(cx.tails);
-        true
     }
 
     /// A planted bug: whatever a fill does not name is assumed to be unchanged since this copy was away.

@@ -9,12 +9,12 @@ const LINE: usize = 64;
 
 /// Prefetches a value's memory, so that it is cached a little later. Has no other effect, whatever lies there.
 pub(crate) fn fetch<T>(value: &T) {
-    fetch_bytes(std::ptr::from_ref(value).cast(), size_of::<T>());
+    fetch_start(value, size_of::<T>());
 }
 
-/// Prefetches the cache line where a value begins.
-pub(crate) fn fetch_start<T>(value: &T) {
-    fetch_bytes(std::ptr::from_ref(value).cast(), 1);
+/// Prefetches the first `bytes` bytes of a value.
+pub(crate) fn fetch_start<T>(value: &T, bytes: usize) {
+    fetch_bytes(std::ptr::from_ref(value).cast(), bytes);
 }
 
 /// Prefetches `bytes` bytes starting at an address.

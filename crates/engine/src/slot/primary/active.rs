@@ -1,29 +1,43 @@
-//! What a primary keeps of a slot with writes: what its followers were told last, and who waits for what.
+//! What a primary keeps of a slot that is not its alone, or in which something is not settled: its followers, what they
+//! were told last, and who waits for what.
+
+use std::mem::offset_of;
+
+use smallvec::SmallVec;
 
 use super::expiry::Deadlines;
 use super::followers::Follower;
+use super::hand_over::Intake;
 use super::{SlotContext, Turn};
 use crate::near::NearQueue;
 use crate::outbox::Item;
+use crate::table::fetch::fetch_start;
 use crate::time::Timestamp;
 use crate::waiting::Ticket;
 
 /// As many waiters in a slot are not worth looking through.
 const WAITERS_KEPT: usize = 64;
 
-/// State that a slot has once it has been written to while there were followers or too few copies were in sync, once
-/// somebody waits in it, or once a value in it has a deadline.
+/// How many followers are stored inline: the default number of replicas.
+const USUAL_FOLLOWERS: usize = 2;
+
+/// State of a slot that has followers, has just been opened or is being released, that somebody waits in, or where a
+/// value has a deadline.
+///
+/// What a record and its acknowledgements touch comes first, in three cache lines.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(super) struct Active {
+    pub(super) followers: SmallVec<[Follower; USUAL_FOLLOWERS]>,
+    pub(super) intake: Intake,
     pub(super) last_write: Timestamp,
     /// The durable mark that the followers were last told.
     pub(super) told: u64,
     pub(super) will_tell: bool,
-    /// The number of this term's barrier record; 0 if none was needed.
-    pub(super) barrier: u64,
     /// Sorted by the number they wait for, ascending.
     waiters: NearQueue<Waiter>,
+    /// The number of this term's barrier record; 0 if none was needed.
+    pub(super) barrier: u64,
     /// When there are more waiters than this, those whose client has given up are dropped.
     waiters_kept: usize,
     /// The deadlines of its values; `None` until one is written here or the slot has been scanned.
@@ -40,11 +54,22 @@ pub(super) struct Waiter {
 }
 
 impl Active {
+    /// Prefetches what a record and its acknowledgements touch.
+    pub(super) fn fetch(&self) {
+        fetch_start(self, offset_of!(Self, barrier));
+    }
+
+    /// Whether nothing in it differs from the state of a slot that has none, where the log is durable up to this number.
+    pub(super) fn is_idle(&self, durable: u64) -> bool {
+        let is_lone = self.followers.is_empty() && self.intake == Intake::Open && !self.will_tell;
+        is_lone && self.waiters.front().is_none() && self.barrier <= durable && self.deadlines.is_none()
+    }
+
     /// Tells the followers what is durable. A follower that is not caught up yet receives this after what brings it up
     /// to date.
-    pub(super) fn tell_durable(&mut self, cx: &SlotContext<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
+    pub(super) fn tell_durable(&mut self, cx: &SlotContext<'_>, durable: u64, turn: &mut Turn) {
         self.told = durable;
-        for follower in followers.iter().filter(|follower| follower.progress.takes_records()) {
+        for follower in self.followers.iter().filter(|follower| follower.progress.takes_records()) {
             follower.outbox.push(Item::Durable { slot: cx.id, seq: durable });
             turn.touch(&follower.outbox);
         }
@@ -55,7 +80,8 @@ impl Active {
     pub(super) fn wait(&mut self, waiter: Waiter) {
         let seq = waiter.seq;
         self.waiters.insert_behind(|other| other.seq <= seq, waiter);
-        if self.waiters.len() > self.waiters_kept.max(WAITERS_KEPT) {
+        let waiters = self.waiters.len();
+        if waiters > WAITERS_KEPT && waiters > self.waiters_kept {
             self.waiters = std::mem::take(&mut self.waiters).into_iter().filter(|it| it.ticket.is_awaited()).collect();
             self.waiters_kept = 2 * self.waiters.len();
         }
@@ -86,6 +112,11 @@ impl Active {
 mod tests {
     use super::*;
     use crate::waiting::Waiting;
+
+    #[test]
+    fn what_a_record_touches_takes_three_lines_of_the_cache() {
+        assert!(offset_of!(Active, barrier) <= 192);
+    }
 
     #[test]
     fn whoever_has_given_up_is_forgotten_and_whoever_has_not_keeps_its_place() {

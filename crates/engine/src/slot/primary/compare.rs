@@ -21,7 +21,7 @@ impl<B: Bugs> Slot<B> {
         }
         let is_asked =
             |follower: &&Follower| follower.progress == Progress::Level && !follower.is_learner && !follower.differs;
-        let asked: Vec<_> = primary.followers.iter().filter(is_asked).map(|follower| &follower.outbox).collect();
+        let asked: Vec<_> = primary.followers().iter().filter(is_asked).map(|follower| &follower.outbox).collect();
         if asked.is_empty() {
             return Begun::Not(NotCompared::Alone);
         }
@@ -87,6 +87,6 @@ impl<B: Bugs> Slot<B> {
     /// Whether a follower's copy has yet to be refilled.
     pub(crate) fn is_repairing(&self, who: Incarnation) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        primary.followers.iter().any(|follower| follower.outbox.to == who && follower.differs)
+        primary.followers().iter().any(|follower| follower.outbox.to == who && follower.differs)
     }
 }

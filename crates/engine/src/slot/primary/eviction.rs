@@ -38,7 +38,7 @@ impl Primary {
     /// A follower whose node is over its memory limit, if any. What one has reported that does not answer any more is
     /// void.
     fn full_follower(&self, now: Timestamp) -> Option<Incarnation> {
-        self.followers
+        self.followers()
             .iter()
             .filter(|follower| follower.is_bound(now))
             .map(|follower| &follower.outbox)
@@ -96,13 +96,9 @@ impl<B: Bugs> Slot<B> {
         (added + grown).saturating_sub(freed)
     }
 
-    fn next_version(&self) -> Version {
-        Version { epoch: self.epoch, seq: self.log.last().seq + 1 }
-    }
-
     /// Whether keys of this slot may be evicted here and now; if a follower is named, on its behalf.
     pub(crate) fn may_evict(&self, cx: &SlotContext<'_>, of: Option<Incarnation>) -> bool {
-        let follows = |primary: &Primary, who| primary.followers.iter().any(|follower| follower.outbox.to == who);
+        let follows = |primary: &Primary, who| primary.followers().iter().any(|follower| follower.outbox.to == who);
         self.serves(cx).is_some_and(|primary| of.is_none_or(|who| follows(primary, who)))
     }
 

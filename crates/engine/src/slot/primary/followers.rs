@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, Version};
 
-use super::{EXPEL_AFTER, Effects};
+use super::{EXPEL_AFTER, Effects, Primary};
 use crate::bugs::{Bug, Bugs};
 use crate::log::Log;
 use crate::node::Turn;
@@ -50,15 +50,16 @@ impl<B: Bugs> Slot<B> {
         let early = self.bugs.plants(Bug::LearnerAdmittedEarly);
         let below_barrier = self.bugs.plants(Bug::AdmittedBelowBarrier);
         let durable = self.log.durable();
-        let Role::Primary(primary) = &mut self.role else { return Vec::new() };
-        let barrier = primary.active.as_ref().map_or(0, |active| active.barrier);
-        let barrier = if below_barrier { 0 } else { barrier };
-        let is_open = primary.is_open || below_barrier;
+        let Role::Primary(Primary { active: Some(active), is_open, .. }) = &mut self.role else { return Vec::new() };
+        let is_open = *is_open || below_barrier;
         let mut admissible = Vec::new();
-        for follower in primary.followers.iter_mut().filter(|follower| asked(follower.outbox.to)) {
+        // Most are no learners, and need no further look.
+        let learners = active.followers.iter_mut().filter(|follower| follower.is_learner && !follower.is_proposed);
+        for follower in learners.filter(|follower| asked(follower.outbox.to)) {
             let is_equal = follower.progress == Progress::Level && !follower.differs;
+            let barrier = if below_barrier { 0 } else { active.barrier };
             let level = is_equal && is_open && follower.acked >= durable.max(barrier);
-            if follower.is_learner && !follower.is_proposed && (level || early) {
+            if level || early {
                 follower.is_proposed = true;
                 admissible.push(follower.outbox.to);
             }
@@ -142,7 +143,7 @@ impl<B: Bugs> Slot<B> {
         let (log, role) = (&self.log, &mut self.role);
         let Role::Primary(primary) = role else { return };
         let its = |follower: &&mut Follower| follower.outbox.to == who && follower.stamp.0 == stamp;
-        let Some(follower) = primary.followers.iter_mut().find(its) else { return };
+        let Some(follower) = primary.followers_mut().iter_mut().find(its) else { return };
         // What would overflow the queue is worth less than a fill, which is a single message.
         let missing = missing.filter(|(_, records)| {
             let bytes = records.iter().map(|(_, record)| record.size()).sum();
@@ -178,7 +179,7 @@ impl<B: Bugs> Slot<B> {
             if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { self.completions().collect() };
         let Role::Primary(primary) = &mut self.role else { return 0 };
         let wants = |follower: &&mut Follower| follower.outbox.to == who && follower.progress == Progress::WantsFill;
-        let Some(follower) = primary.followers.iter_mut().find(wants) else { return 0 };
+        let Some(follower) = primary.followers_mut().iter_mut().find(wants) else { return 0 };
         follower.progress = Progress::Filling;
         // Records in flight are refused until the fill arrives; the fill's own stamp distinguishes that from a refusal
         // of the fill.
@@ -209,7 +210,7 @@ impl<B: Bugs> Slot<B> {
         let (epoch, config) = (self.epoch, self.config);
         let (log, role) = (&self.log, &mut self.role);
         let Role::Primary(primary) = role else { return };
-        if let Some(follower) = primary.followers.iter_mut().find(|follower| follower.outbox.to == who) {
+        if let Some(follower) = primary.followers_mut().iter_mut().find(|follower| follower.outbox.to == who) {
             follower.align(cx, epoch, config, log, log.last());
         }
     }
@@ -218,7 +219,7 @@ impl<B: Bugs> Slot<B> {
     #[must_use]
     pub(crate) fn counts(&self, who: Incarnation) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        primary.followers.iter().any(|follower| follower.outbox.to == who && follower.counts())
+        primary.followers().iter().any(|follower| follower.outbox.to == who && follower.counts())
     }
 
     /// How many replicas have acknowledged every record up to this number; `None` if this node does not lead the slot.
@@ -228,13 +229,13 @@ impl<B: Bugs> Slot<B> {
         let has = |follower: &&Follower| {
             follower.progress == Progress::Level && !follower.is_learner && follower.acked >= seq
         };
-        Some(primary.followers.iter().filter(has).count())
+        Some(primary.followers().iter().filter(has).count())
     }
 
     /// The learners whose admission was proposed and is still pending.
     pub(crate) fn proposed_learners(&self) -> impl Iterator<Item = Incarnation> {
         let followers = match &self.role {
-            Role::Primary(primary) => primary.followers.as_slice(),
+            Role::Primary(primary) => primary.followers(),
             Role::Idle | Role::Replica(_) => &[],
         };
         followers.iter().filter(|follower| follower.is_proposed).map(|follower| follower.outbox.to)
@@ -242,7 +243,7 @@ impl<B: Bugs> Slot<B> {
 
     pub(super) fn follower(&mut self, who: Incarnation) -> Option<&mut Follower> {
         let Role::Primary(primary) = &mut self.role else { return None };
-        primary.followers.iter_mut().find(|follower| follower.outbox.to == who)
+        primary.followers_mut().iter_mut().find(|follower| follower.outbox.to == who)
     }
 }
 

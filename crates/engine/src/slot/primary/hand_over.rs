@@ -3,15 +3,16 @@
 use proto::id::Incarnation;
 
 use super::followers::{Follower, Progress};
-use super::{EXPEL_AFTER, Effects};
+use super::{EXPEL_AFTER, Effects, Primary};
 use crate::bugs::{Bug, Bugs};
 use crate::node::Turn;
 use crate::outbox::{Item, Stamp};
 use crate::slot::{Role, Slot, SlotContext};
 
 /// Whether a primary accepts requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Intake {
+    #[default]
     Open,
     /// Handing over: waiting until the whole in-sync set has everything.
     Draining(Incarnation),
@@ -27,10 +28,12 @@ impl<B: Bugs> Slot<B> {
         let level = |follower: &Follower| {
             follower.outbox.to == to && follower.progress == Progress::Level && !follower.is_learner
         };
-        if !primary.is_open || primary.intake != Intake::Open || !primary.followers.iter().any(level) {
+        let is_open = primary.is_open;
+        let Some(active) = &mut primary.active else { return false };
+        if !is_open || active.intake != Intake::Open || !active.followers.iter().any(level) {
             return false;
         }
-        primary.intake = Intake::Draining(to);
+        active.intake = Intake::Draining(to);
         self.mark_progress(cx, turn);
         true
     }
@@ -38,14 +41,14 @@ impl<B: Bugs> Slot<B> {
     /// Accepts requests again, because a hand-over did not complete in time. `false` if no hand-over is in progress.
     pub(crate) fn reopen(&mut self, cx: &SlotContext<'_>, turn: &mut Turn) -> bool {
         let (epoch, config) = (self.epoch, self.config);
-        let Role::Primary(primary) = &mut self.role else { return false };
-        let (Intake::Draining(_) | Intake::Releasing(_)) = primary.intake else { return false };
-        let released = matches!(primary.intake, Intake::Releasing(_));
-        primary.intake = Intake::Open;
+        let Role::Primary(Primary { active: Some(active), .. }) = &mut self.role else { return false };
+        let (Intake::Draining(_) | Intake::Releasing(_)) = active.intake else { return false };
+        let released = matches!(active.intake, Intake::Releasing(_));
+        active.intake = Intake::Open;
         if released {
             // IMPORTANT: the next primary may already have been given the slot. This node serves again only if all
             // members, asked anew, still follow it.
-            for follower in &mut primary.followers {
+            for follower in &mut active.followers {
                 follower.align(cx, epoch, config, &self.log, self.log.last());
                 turn.touch(&follower.outbox);
             }
@@ -63,8 +66,9 @@ impl<B: Bugs> Slot<B> {
             return;
         }
         let stamp = cx.next_stamp();
-        primary.intake = Intake::Releasing(stamp);
-        for follower in primary.followers.iter().filter(|follower| follower.counts()) {
+        let active = primary.active.get_or_insert_default();
+        active.intake = Intake::Releasing(stamp);
+        for follower in active.followers.iter().filter(|follower| follower.counts()) {
             follower.outbox.push(Item::Release { slot: cx.id, epoch, stamp });
             turn.touch(&follower.outbox);
         }
@@ -72,12 +76,12 @@ impl<B: Bugs> Slot<B> {
 
     /// A follower has confirmed that the slot was released to it.
     pub(crate) fn follower_knows_release(&self, stamp: Stamp) -> Effects {
-        let released = matches!(&self.role, Role::Primary(primary) if primary.intake == Intake::Releasing(stamp));
+        let released = matches!(&self.role, Role::Primary(primary) if primary.intake() == Intake::Releasing(stamp));
         Effects { released, ..Effects::default() }
     }
 
     /// Whether the slot is being handed over to another node.
     pub(in crate::slot) fn is_handing_over(&self) -> bool {
-        matches!(&self.role, Role::Primary(primary) if primary.intake != Intake::Open)
+        matches!(&self.role, Role::Primary(primary) if primary.intake() != Intake::Open)
     }
 }

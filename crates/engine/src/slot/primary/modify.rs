@@ -12,21 +12,18 @@ use crate::modify::{Outcome, OwnedReply, evaluate};
 use crate::node::Turn;
 use crate::record::Record;
 use crate::slot::{Executed, Refusal, Slot, SlotContext, Written};
-use crate::table::Place;
 use crate::waiting::Waiting;
 
 impl<B: Bugs> Slot<B> {
-    /// Turns a write into its effect and orders it. The newest record of its key, if there is one, is at `place`.
+    /// Turns a write into its effect and orders it. `kept` is the newest record of its key, if it keeps the value.
     pub(super) fn order_write(
         &mut self,
         cx: &SlotContext<'_>,
         write: &Write<'_>,
-        place: Option<Place>,
+        kept: Option<Record>,
         turn: &mut Turn,
     ) -> Version {
         let Write { key, change, identity, .. } = *write;
-        let newest = place.filter(|_| change.is_counted()).and_then(|place| self.table.at(place));
-        let kept = newest.cloned();
         let value = kept.as_ref().and_then(Record::value).unwrap_or_default();
         let effect = match change {
             Change::Put(value) => Effect::Put(value),
@@ -36,7 +33,7 @@ impl<B: Bugs> Slot<B> {
             // A read-modify-write was already turned into its effect.
             Change::Persist | Change::Modify(_) => Effect::Put(value),
         };
-        self.order_over(cx, Op::Write { key, effect, identity, reply: b"" }, place, turn)
+        self.order(cx, Op::Write { key, effect, identity, reply: b"" }, turn)
     }
 
     /// Carries out a read-modify-write. `newest` is the newest record of the key, which has not expired.
