@@ -110,8 +110,63 @@ impl Active {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use proto::cluster_map::{ClusterMap, MapVersion, SlotConfig};
+    use proto::id::{Epoch, Incarnation};
+    use proto::peer::{Change, Write};
+    use proto::slot::{SlotBits, SlotId};
+
     use super::*;
+    use crate::bugs::NoBugs;
+    use crate::node::Node;
+    use crate::slot::{Executed, Role, Slot, Written};
     use crate::waiting::Waiting;
+
+    const BITS: SlotBits = SlotBits::new(0);
+    const SLOT: SlotId = SlotId(0);
+    /// When every promise has expired.
+    const NOW: Timestamp = Timestamp(10_000_000);
+
+    /// The node leads its only slot in this epoch, without followers, of which there should be so many.
+    fn lead(node: &Node, epoch: u64, replicas: usize) {
+        let me = Incarnation(1);
+        node.joined(me);
+        let (mut map, version) = (ClusterMap::empty("a".to_owned(), BITS), MapVersion(epoch));
+        map.version = version;
+        map.cluster_settings.replicas = replicas;
+        let (primary, epoch) = (Some(me), Epoch(epoch));
+        map.set_config(SLOT, SlotConfig { epoch, version, primary, isr: vec![me], ..Default::default() }.into());
+        node.handle_map(Timestamp(0), &map.update_since(MapVersion(0)), &mut Turn::default()).expect("a whole map");
+        node.coordinator_answered(NOW);
+    }
+
+    /// Whether a write touches memory beside the slot's own and the table's.
+    fn has_more(slot: &Slot) -> bool {
+        let has_active = matches!(&slot.role, Role::Primary(primary) if primary.active.is_some());
+        has_active || slot.log.tail_entries().next().is_some()
+    }
+
+    #[test]
+    fn a_slot_without_followers_has_more_only_as_long_as_something_needs_it() {
+        let (node, waiting) = (Node::new(Timestamp(0), BITS, 0, NoBugs), Waiting::new());
+        let write = |change| {
+            let executed = node.write(NOW, SLOT, &Write::new(b"key", change), &waiting, &mut Turn::default());
+            assert!(matches!(executed, Ok(Executed { answer: Written::Done(_), ticket: None })), "{executed:?}");
+            node.inspect(SLOT, has_more)
+        };
+        lead(&node, 1, 0);
+        assert!(!write(Change::Put(b"value")));
+        // There are too few copies, so the first record of the new term does not become durable.
+        lead(&node, 2, 2);
+        assert!(write(Change::Put(b"value")));
+        lead(&node, 3, 0);
+        assert!(!write(Change::Put(b"value")), "it has become durable");
+        assert!(write(Change::PutFor(b"value", 60_000)), "the deadline is kept in mind");
+        assert!(write(Change::Put(b"value")), "until somebody looks");
+        node.handle_timeout(NOW + Duration::from_secs(61), &mut Turn::default());
+        assert!(!write(Change::Put(b"value")));
+    }
 
     #[test]
     fn what_a_record_touches_takes_three_lines_of_the_cache() {
