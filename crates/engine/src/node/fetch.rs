@@ -11,7 +11,7 @@ use crate::slot::RECORD_BYTES;
 use crate::table::fetch::fetch_start;
 
 /// For how many operations memory is prefetched at a time, before they are carried out.
-pub(crate) const FETCHED_TOGETHER: usize = 12;
+pub(crate) const FETCHED_TOGETHER: usize = 24;
 
 /// An operation on a slot for which memory is prefetched.
 #[derive(Debug, Clone, Copy)]
