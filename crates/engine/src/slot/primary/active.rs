@@ -59,7 +59,7 @@ impl Active {
         fetch_start(self, offset_of!(Self, barrier));
     }
 
-    /// Whether nothing in it differs from the state of a slot that has none, where the log is durable up to this number.
+    /// Whether nothing in it is needed any more, where the log is durable up to this number.
     pub(super) fn is_idle(&self, durable: u64) -> bool {
         let is_lone = self.followers.is_empty() && self.intake == Intake::Open && !self.will_tell;
         is_lone && self.waiters.front().is_none() && self.barrier <= durable && self.deadlines.is_none()
