@@ -12,7 +12,7 @@
 #   --log           the log alone in one process, next to append and fdatasync on a plain file
 #   --write         write the tables to docs/performance.md, replacing those of the same mode
 #   --keys N        how many keys are stored: 1000000, or 100000 with --durable
-#   --seconds S     how long each measurement takes (0.4)
+#   --seconds S     how long each measurement takes (0.4); those of redis-benchmark take about five times as long
 #   --rounds N      how often each measurement is repeated (5; 3 with --moves)
 #   --only TEXT     run only measurements with this text in the name, such as "GET array, 50 connections, 16 in flight"
 #   --one-cpu       run everything, including the load, on one processor: the total cost of an operation (needs taskset)

@@ -58,7 +58,7 @@ impl Entry {
 pub struct Log {
     last: Version,
     durable: u64,
-    /// `None` where nobody will ever ask for a record, as in a slot without followers.
+    /// `None` until a record is kept. A primary without followers drops it: nobody will ever ask for one.
     tail: Option<Box<Tail>>,
     cold: Option<Box<ColdState>>,
     /// Oldest first; not empty while there is a record.
@@ -93,11 +93,11 @@ impl Log {
     /// The log of a slot that has just been filled.
     #[must_use]
     pub fn filled(last: Version, durable: u64, purged: u64, terms: &Terms, tombstones: Vec<Record>) -> Self {
-        let mut tombstones = VecDeque::from(tombstones);
-        tombstones.make_contiguous().sort_by_key(|tombstone| tombstone.version());
         if last == Version::NONE {
             return Self::default();
         }
+        let mut tombstones = VecDeque::from(tombstones);
+        tombstones.make_contiguous().sort_by_key(|tombstone| tombstone.version());
         // The sender may know only these terms; what it forgot is forgotten here, too.
         let mut terms: SmallVec<_> = terms.0.iter().copied().collect();
         let terms_forgotten = terms.is_empty() || terms.len() >= TERMS;
