@@ -21,6 +21,10 @@ use crate::shape::KEYS;
 /// The minimum that a read asks for, as in a node.
 const READ_BYTES: usize = 16 * 1024;
 
+/// How the requests begin by which redis-benchmark asks for settings, on a connection of its own. It goes on once one of
+/// them is answered with an error.
+const ASKED_FOR_SETTINGS: &[u8] = b"*3\r\n$6\r\nCONFIG\r\n";
+
 /// The echo server as a target; it answers for every key.
 pub(crate) fn target(at: &Place) -> Target {
     Target::single("the echo server", at, Dialect::Put, 0..KEYS)
@@ -60,6 +64,11 @@ async fn serve(mut stream: TcpStream, sizes: Sizes) -> io::Result<()> {
             return Ok(());
         }
         if kind.is_none() {
+            if input.starts_with(ASKED_FOR_SETTINGS) {
+                stream.write_all(b"-ERR it has no settings\r\n").await?;
+                input.clear();
+                continue;
+            }
             kind = kind_of(&input, sizes);
         }
         // All requests on a connection have the same shape.
@@ -98,17 +107,33 @@ mod tests {
     use super::*;
     use crate::shape::{SIZES, fill, shapes};
     use bench::{Load, Until};
+    use std::io::Read as _;
     use std::time::Duration;
 
-    #[test]
-    fn every_shape_is_answered_by_the_echo_server() {
+    /// Starts an echo server on a thread of its own.
+    fn start() -> std::net::SocketAddr {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let place = Place { addr: listener.local_addr().unwrap(), pids: vec![std::process::id()] };
+        let addr = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async { accept(TcpListener::from_std(listener).unwrap(), SIZES).await })
         });
+        addr
+    }
+
+    #[test]
+    fn redis_benchmark_is_told_that_there_are_no_settings() {
+        let mut client = std::net::TcpStream::connect(start()).unwrap();
+        client.write_all(b"*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$4\r\nsave\r\n").unwrap();
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"-ERR ");
+    }
+
+    #[test]
+    fn every_shape_is_answered_by_the_echo_server() {
+        let place = Place { addr: start(), pids: vec![std::process::id()] };
         let target = Target::single("the echo server", &place, Dialect::Put, 0..1_000);
         fill(&target, SIZES.value).unwrap();
         for shape in shapes() {

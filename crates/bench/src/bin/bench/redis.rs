@@ -126,6 +126,7 @@ pub(crate) fn in_memory(run: &InMemory) -> anyhow::Result<String> {
     all.extend(lines_beside_arrays(&one));
     all.extend(at_quorum(&quorum, &replicated, &one));
     // The upper bound for any store: the speed of a server that does nothing.
+    all.extend(by_redis_benchmark(beside_redis(&echo, &second_redis), run.keys));
     all.extend(beside_redis(&echo, &redis));
     all.extend(beside_redis_large(&large_echo, &large_redis));
     Ok(format!("{}\n{memory}", measured(&all, &run.pace)?))
