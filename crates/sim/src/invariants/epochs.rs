@@ -15,8 +15,14 @@ use proto::slot::SlotId;
 use crate::world::World;
 
 impl World {
-    /// The coordinator publishes a configuration.
-    pub(super) fn check_configuration(&mut self, slot: SlotId, config: &Arc<SlotConfig>, min_isr: usize) {
+    /// The coordinator has persisted a configuration; `before` is what it persisted last.
+    pub(super) fn check_configuration(
+        &mut self,
+        slot: SlotId,
+        before: Option<&SlotConfig>,
+        config: &SlotConfig,
+        min_isr: usize,
+    ) {
         let mut wrong = None;
         if config.primary.is_some_and(|primary| !config.isr.contains(&primary)) {
             wrong = Some("the primary is not in sync");
@@ -25,8 +31,10 @@ impl World {
         if copies.iter().collect::<BTreeSet<_>>().len() < copies.len() {
             wrong = Some("one node in two roles");
         }
-        let before = self.oracle.model(slot).published.clone();
-        let is_new = |member: &Incarnation| !before.as_ref().is_some_and(|before| before.elr.contains(member));
+        let published = self.oracle.model(slot).published.clone();
+        // One that has lost its state, or has an older one again, takes over what nodes have received.
+        let known = [before, published.as_deref()];
+        let is_new = |member: &Incarnation| !known.iter().flatten().any(|before| before.elr.contains(member));
         if config.isr.len() >= min_isr && config.elr.iter().any(is_new) {
             wrong = Some("former members though there are enough in sync");
         }

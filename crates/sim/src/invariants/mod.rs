@@ -190,6 +190,7 @@ impl World {
                 continue;
             }
             let before = self.oracle.model(slot).kept.replace(std::sync::Arc::clone(config));
+            self.check_configuration(slot, before.as_deref(), config, map.cluster_settings.min_isr());
             if let Some(before) = &before {
                 self.check_move(slot, before, config);
                 self.check_older_copies(slot, before, config, &map);
@@ -224,7 +225,6 @@ impl World {
                 continue;
             }
             self.tell(Some(slot), || format!("slot {}: {config:?}", slot.0));
-            self.check_configuration(slot, config, map.cluster_settings.min_isr());
             self.oracle.model(slot).published = Some(std::sync::Arc::clone(config));
         }
     }
