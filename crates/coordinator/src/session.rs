@@ -64,7 +64,10 @@ async fn run(connection: &mut Connection, driver: &Driver, shared: &Shared, shut
                 let messages = driver.open_session(joined.incarnation);
                 let mut node = NodeSession { driver, addr, node: joined.incarnation, sent: MapVersion(0), messages };
                 let ended = node.run(connection, &joined, shutdown).await;
-                driver.close_session(node.node, node.messages);
+                // IMPORTANT: what changes now would not reach those whose sessions have ended before.
+                if !shutdown.has_begun() {
+                    driver.close_session(node.node, node.messages);
+                }
                 return ended;
             }
             None => unreachable!("a request that upgrades the connection says to what"),
@@ -360,6 +363,10 @@ impl NodeSession<'_> {
         loop {
             self.send_map(&mut connection.output);
             connection.flush().await?;
+            // Every node is sent the last map. One that lacks it would wait for copies that have given up theirs.
+            if shutdown.has_begun() {
+                return Ok(());
+            }
             tokio::select! {
                 message = self.messages.recv() => match message {
                     // What the coordinator wants from a node follows from the map, so the map goes first.
@@ -372,11 +379,12 @@ impl NodeSession<'_> {
                 },
                 changed = published.changed() => if changed.is_err() { return Ok(()) },
                 read = connection.fill() => {
-                    if read? == 0 || !self.handle(connection) {
+                    let is_over = read? == 0 || (!shutdown.has_begun() && !self.handle(connection));
+                    if is_over {
                         return connection.flush().await;
                     }
                 }
-                () = shutdown.begun() => return Ok(()),
+                () = shutdown.begun() => {}
             }
         }
     }

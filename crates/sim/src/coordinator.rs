@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::mutants::Planted;
-use crate::network::{ACCEPTER, ConnId, ProcId};
-use crate::schedule::Event;
+use crate::network::{ACCEPTER, ConnId, Network, ProcId};
+use crate::schedule::{Event, Schedule};
 use crate::world::{Frames, Next, World};
 /// How many earlier states are kept as copies.
 const OLDER_STATES: usize = 6;
@@ -143,6 +143,17 @@ impl World {
 
     /// Crashes the process.
     pub(crate) fn crash_coordinator(&mut self) {
+        self.end_coordinator(Network::crash);
+        self.tell(None, || "coordinator crashes".to_owned());
+    }
+
+    /// Stops the process in an orderly way: every node receives the last map.
+    pub(crate) fn stop_coordinator(&mut self) {
+        self.end_coordinator(Network::close);
+        self.tell(None, || "coordinator stops".to_owned());
+    }
+
+    fn end_coordinator(&mut self, end: impl Fn(&mut Network, &mut Schedule, ConnId, usize)) {
         let process = &mut self.coordinator;
         process.state = None;
         process.sessions.clear();
@@ -152,9 +163,8 @@ impl World {
         process.outputs_left = None;
         let (proc, boot) = (process.proc, process.boot);
         for (conn, side) in self.network.held_by(proc, boot) {
-            self.network.crash(&mut self.schedule, conn, side);
+            end(&mut self.network, &mut self.schedule, conn, side);
         }
-        self.tell(None, || "coordinator crashes".to_owned());
     }
 
     pub(crate) fn coordinator_now(&self) -> Timestamp {

@@ -97,7 +97,7 @@ impl World {
         if proc < self.nodes.len() {
             self.stop_node(proc, SurvivingData::Everything);
         } else if self.coordinator.state.is_some() {
-            self.crash_coordinator();
+            self.stop_coordinator();
         }
     }
 
