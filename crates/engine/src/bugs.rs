@@ -28,6 +28,8 @@ bugs! {
     TrustWithoutProof,
     /// A learner is admitted although it was restarted after being filled (Kafka KIP-903).
     StaleIncarnationAdmitted,
+    /// A primary that takes a slot over without its predecessor's release does not sync the record that begins its term.
+    TermNotSynced,
     /// A follower's acknowledgements also count for its next incarnation.
     MarkCarriedOver,
     /// A learner is admitted before it has everything promised.

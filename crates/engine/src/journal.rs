@@ -36,6 +36,17 @@ struct Pending {
     bytes: Vec<u8>,
     /// The number of the next entry.
     next: u64,
+    /// See [`Taken::must_sync`].
+    must_sync: bool,
+}
+
+/// What is known of the entries that were taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The number of the entry that comes next.
+    pub end: u64,
+    /// They must be on disk before anybody hears of them, even where the operator is content with less for writes.
+    pub must_sync: bool,
 }
 
 /// Records up to this size, in bytes, are encoded before the entries are locked, so that other threads wait only for a
@@ -49,7 +60,7 @@ thread_local! {
 
 impl Pending {
     fn add(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
-        let Self { bytes, next } = self;
+        let Self { bytes, next, .. } = self;
         if bytes.is_empty() {
             bytes.extend_from_slice(&next.to_be_bytes());
         }
@@ -62,7 +73,7 @@ impl Noted {
     /// For a node with a disk; the next entry gets this number.
     #[must_use]
     pub(crate) fn kept(next: u64) -> Self {
-        Self { is_kept: true, pending: Mutex::new(Pending { bytes: Vec::new(), next }) }
+        Self { is_kept: true, pending: Mutex::new(Pending { next, ..Pending::default() }) }
     }
 
     /// The number of the next entry: everything that has happened so far has a lower one.
@@ -71,21 +82,21 @@ impl Noted {
         if self.is_kept { self.lock().next } else { 0 }
     }
 
-    /// Takes what was noted since the last call, to be appended to the disk as one payload, and the number of the next
-    /// entry.
+    /// Takes what was noted since the last call, to be appended to the disk as one payload.
     #[must_use]
-    pub fn take(&self) -> Option<(Vec<u8>, u64)> {
+    pub fn take(&self) -> Option<(Vec<u8>, Taken)> {
         let mut bytes = Vec::new();
-        self.take_into(&mut bytes).map(|end| (bytes, end))
+        self.take_into(&mut bytes).map(|taken| (bytes, taken))
     }
 
     /// The same, into an empty buffer whose memory is then used for the next entries.
     #[must_use]
-    pub fn take_into(&self, bytes: &mut Vec<u8>) -> Option<u64> {
+    pub fn take_into(&self, bytes: &mut Vec<u8>) -> Option<Taken> {
         let mut pending = self.lock();
         bytes.clear();
         std::mem::swap(bytes, &mut pending.bytes);
-        (!bytes.is_empty()).then_some(pending.next)
+        let must_sync = std::mem::take(&mut pending.must_sync);
+        (!bytes.is_empty()).then_some(Taken { end: pending.next, must_sync })
     }
 
     /// How many bytes have been noted since the last take.
@@ -98,6 +109,21 @@ impl Noted {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether what has been noted since the last take must be on disk before anybody hears of it.
+    #[must_use]
+    pub fn must_sync(&self) -> bool {
+        self.lock().must_sync
+    }
+
+    /// Notes the record with which a primary begins its term, to be synced before anybody hears of it.
+    pub(crate) fn note_synced(&self, slot: SlotId, durable: u64, record: &Record) {
+        if self.is_kept {
+            let mut pending = self.lock();
+            pending.add(|bytes| codec::encode_record(slot, durable, record, bytes));
+            pending.must_sync = true;
+        }
     }
 
     pub(crate) fn note_record(&self, slot: SlotId, durable: u64, record: &Record) {

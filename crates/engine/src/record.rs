@@ -335,6 +335,12 @@ impl Record {
         }
     }
 
+    /// Whether it begins a term of the slot's primary.
+    #[must_use]
+    pub(crate) fn is_barrier(&self) -> bool {
+        self.kind() == Kind::Barrier
+    }
+
     /// Whether the record is a write of several keys.
     #[must_use]
     pub(crate) fn is_multi(&self) -> bool {

@@ -24,6 +24,13 @@ impl AnyBug {
             storage::bugs::Bug::ALL.iter().copied().filter(|bug| *bug != storage::bugs::Bug::RetryAfterFailedSync);
         engine.chain(storage.map(Self::Storage))
     }
+
+    /// The seeds among which a search for it finds one, unless behavior has changed: the first few thousand; but one
+    /// shows only where the power fails everywhere several times within seconds, which one seed in ten thousand has.
+    #[must_use]
+    pub fn searched(self) -> Range<u64> {
+        if self == Self::Engine(engine::bugs::Bug::TermNotSynced) { 106_600..120_000 } else { 0..3_000 }
+    }
 }
 
 impl fmt::Display for AnyBug {

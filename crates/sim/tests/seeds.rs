@@ -19,10 +19,11 @@ const CLEAN: u64 = 180;
 const SEARCHED: u64 = 1_000;
 
 /// Each bug, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 67] = [
+const FOUND_BY: [(Bug, u64); 68] = [
     (Bug::PromoteAnyCopy, 1),
     (Bug::TrustWithoutProof, 49),
     (Bug::StaleIncarnationAdmitted, 314),
+    (Bug::TermNotSynced, 106_610),
     (Bug::MarkCarriedOver, 121),
     (Bug::LearnerAdmittedEarly, 0),
     (Bug::AdmittedBelowBarrier, 34),
@@ -252,6 +253,24 @@ fn a_start_that_is_over_may_have_come_back_with_data_that_is_unproven_by_now() {
 #[test]
 fn a_disk_that_failed_before_the_faults_ended_is_seen_to_after_them() {
     is_clean(103_918);
+}
+
+/// The power fails everywhere, a copy with an older history leads, others are filled from it, and the power fails again.
+#[test]
+fn a_copy_that_was_filled_does_not_lead_with_what_it_had_before() {
+    is_clean(106_610);
+}
+
+/// A coordinator crashed between persisting a change and publishing it, and was started again with fewer replicas.
+#[test]
+fn former_members_of_a_change_that_nobody_has_heard_of_are_not_new() {
+    is_clean(108_120);
+}
+
+/// A coordinator was stopped while the map in which a copy gives its place up was on its way to the primary.
+#[test]
+fn a_coordinator_that_stops_in_order_leaves_no_primary_waiting_for_a_copy_that_is_none_any_more() {
+    is_clean(110_722);
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub(crate) struct Primary {
     is_whole: bool,
     /// The map names no other copy of the slot, in any role.
     is_alone: bool,
+    /// The previous primary has released the slot to this one.
+    was_released: bool,
 }
 
 /// What has to happen as the result of an acknowledgement.
@@ -99,16 +101,16 @@ impl<B: Bugs> Slot<B> {
         let mut primary = match std::mem::take(&mut self.role) {
             Role::Primary(primary) if goes_on => primary,
             role => {
-                let succeeds = matches!(&role, Role::Replica(replica) if replica.released);
+                let was_released = matches!(&role, Role::Replica(replica) if replica.released);
                 self.role = role;
                 self.leave_role(cx, config.epoch, turn);
                 // IMPORTANT: an earlier start of this node may have promised not to lead to a primary that still relies
                 // on it. An empty slot has promised nothing. And whoever releases a slot has served it, which it did
                 // only once no earlier primary could serve any longer.
-                if !(succeeds || self.last() == Version::NONE) {
+                if !(was_released || self.last() == Version::NONE) {
                     self.promised_until = self.promised_until.max(cx.peers.earliest());
                 }
-                Primary::default()
+                Primary { was_released, ..Primary::default() }
             }
         };
         self.hear_of(cx, config.epoch);

@@ -314,7 +314,11 @@ impl<B: Bugs> Slot<B> {
             let completion = Completion::of(&record);
             self.log.completions().insert(cx.now, identity, completion);
         }
-        cx.noted.note_record(cx.id, self.log.durable(), &record);
+        if self.takes_over_with(&record) {
+            cx.noted.note_synced(cx.id, self.log.durable(), &record);
+        } else {
+            cx.noted.note_record(cx.id, self.log.durable(), &record);
+        }
         let mut put = |record: Record| log::Entry { replaced: self.put(cx, record.clone()), record };
         let parts: Vec<_> = if record.is_multi() { record.parts().map(&mut put).collect() } else { Vec::new() };
         self.log.append(&record, &parts);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use engine::journal::Noted;
+use engine::journal::{Noted, Taken};
 use storage::{Journal, JournalError, Position};
 
 use super::{Fsync, Store, pieces, waiters};
@@ -44,8 +44,7 @@ pub(super) struct Log {
 #[derive(Debug)]
 struct Unwritten {
     pieces: VecDeque<Vec<u8>>,
-    /// The journal number just after it.
-    end: u64,
+    taken: Taken,
     /// The position of its first piece, written or not.
     begin: Position,
 }
@@ -80,42 +79,50 @@ impl Log {
     /// Takes what was noted since the last call. Returns `false` if that is nothing and nothing is left from before.
     pub(super) fn take(&mut self, noted: &Noted) -> bool {
         if self.unwritten.is_none()
-            && let Some(end) = noted.take_into(&mut self.taken)
+            && let Some(taken) = noted.take_into(&mut self.taken)
         {
             let pieces = pieces::cut(std::mem::take(&mut self.taken)).into();
-            self.unwritten = Some(Unwritten { pieces, end, begin: self.journal.end() });
+            self.unwritten = Some(Unwritten { pieces, taken, begin: self.journal.end() });
         }
         self.unwritten.is_some()
     }
 
-    /// Appends what was taken, piece by piece, and with `fsync always` syncs each; returns the journal number just after
+    /// Whether what was taken must be synced before it counts as written.
+    pub(super) fn must_sync(&self, fsync: Fsync) -> bool {
+        let demands = |unwritten: &Unwritten| unwritten.taken.must_sync;
+        fsync == Fsync::Always || (fsync == Fsync::Interval && self.unwritten.as_ref().is_some_and(demands))
+    }
+
+    /// Appends what was taken, piece by piece, and syncs each if it must be synced; returns the journal number just after
     /// it. What is not appended stays taken.
     ///
     /// # Errors
     /// As [`Journal::append`] and [`Journal::sync`].
     pub(super) fn append(&mut self, fsync: Fsync) -> Result<Option<u64>, JournalError> {
-        let Some(Unwritten { pieces, end, .. }) = &mut self.unwritten else { return Ok(None) };
+        let must_sync = self.must_sync(fsync);
+        let Some(Unwritten { pieces, taken, .. }) = &mut self.unwritten else { return Ok(None) };
         while let Some(piece) = pieces.front() {
             self.journal.append(&[piece])?;
-            if fsync == Fsync::Always {
+            if must_sync {
                 self.journal.sync()?;
             }
             self.count.fetch_add(1, Ordering::Relaxed);
             // Reuse the memory of the last piece.
             self.taken = pieces.pop_front().unwrap_or_default();
         }
-        let end = *end;
+        let end = taken.end;
         self.taken.clear();
         self.taken.shrink_to(BUFFER_KEPT);
         self.unwritten = None;
         Ok(Some(end))
     }
 
-    /// Whether the next write is sure to be quick: it creates no file, and the kernel has not throttled a recent one.
+    /// Whether the next write is sure to be quick: it creates no file, needs no sync, and the kernel has not throttled a
+    /// recent one.
     fn is_quick(&mut self, noted: &Noted) -> bool {
         self.cautious_until = self.cautious_until.filter(|until| Instant::now() < *until);
         let bytes = noted.len();
-        self.cautious_until.is_none() && bytes <= SHORT_BYTES && self.journal.fits(bytes as u64)
+        self.cautious_until.is_none() && bytes <= SHORT_BYTES && self.journal.fits(bytes as u64) && !noted.must_sync()
     }
 }
 
@@ -145,6 +152,10 @@ impl Store {
         }
         if !log.take(noted) {
             return WriteHere::Written;
+        }
+        // Noted in between.
+        if log.must_sync(self.fsync()) {
+            return WriteHere::LeftToWriter;
         }
         let begun = Instant::now();
         // What the disk refuses stays taken: the thread retries it, and handles the failure.

@@ -72,18 +72,26 @@ impl Durable {
 
     /// Starts with the position and size of the last snapshot.
     fn start_after(&mut self, snapshot: (storage::Position, u64)) {
+        self.start_syncing(snapshot, Duration::from_millis(10));
+    }
+
+    fn start_syncing(&mut self, snapshot: (storage::Position, u64), interval: Duration) {
         let journal = self.journal.take().expect("it is started once");
-        let running =
-            self.store.start(self.driver.clone(), journal, snapshot, Duration::from_millis(10), Handle::current());
+        let running = self.store.start(self.driver.clone(), journal, snapshot, interval, Handle::current());
         self.running = Some(running.expect("the system has a thread"));
     }
 
     /// Makes it the primary of all slots, without replicas.
     pub(crate) async fn leads(self) -> Self {
         self.driver.node().joined(ME);
-        self.driver.handle_map(&map_of_one().update_since(MapVersion(0))).expect("the map is whole");
-        eventually("it takes writes", || self.write(b"first", b"") == Some(())).await;
+        self.leads_in(1).await;
         self
+    }
+
+    /// Makes it their primary in this epoch.
+    async fn leads_in(&self, epoch: u64) {
+        self.driver.handle_map(&map_in(epoch).update_since(MapVersion(epoch - 1))).expect("the map is whole");
+        eventually("it takes writes", || self.write(b"first", b"") == Some(())).await;
     }
 
     /// From now on its disk counts as full.
@@ -125,19 +133,18 @@ fn addr() -> NodeAddr {
 }
 
 pub(crate) fn map_of_one() -> ClusterMap {
+    map_in(1)
+}
+
+fn map_in(epoch: u64) -> ClusterMap {
+    let version = MapVersion(epoch);
     let mut map = ClusterMap::empty("c-1".to_owned(), SLOT_BITS);
     map.cluster_settings = ClusterSettings { replicas: 0, ..ClusterSettings::default() };
     map.set_members([(ME, Member { addr: addr(), up: true })].into());
-    let config = SlotConfig {
-        epoch: Epoch(1),
-        version: MapVersion(1),
-        primary: Some(ME),
-        isr: vec![ME],
-        ..SlotConfig::default()
-    };
+    let config = SlotConfig { epoch: Epoch(epoch), version, primary: Some(ME), isr: vec![ME], ..SlotConfig::default() };
     let config = Arc::new(config);
     SLOT_BITS.slots().for_each(|slot| map.set_config(slot, Arc::clone(&config)));
-    map.version = MapVersion(1);
+    map.version = version;
     map
 }
 
@@ -212,6 +219,20 @@ async fn with_fsync_always_the_thread_writes() {
     assert!(!node.store.persist_soon(journal, end).await);
     node.start();
     node.driver.persist().await.expect("the thread writes it");
+}
+
+#[tokio::test]
+async fn what_begins_a_term_without_a_release_is_on_disk_before_anybody_hears_of_it() {
+    let mut node = Durable::open(&SimDisk::new(1), Fsync::Interval);
+    node.start_syncing((storage::Position::START, 0), Duration::from_secs(3_600));
+    let node = node.leads().await;
+    let ends = || node.store.with_log(|log| (log.journal.end(), log.journal.synced()));
+    node.driver.persist().await.expect("it is written");
+    let (before, synced) = ends();
+    assert!(before > synced, "a write waits for no sync");
+    node.leads_in(2).await;
+    node.driver.persist().await.expect("it is written");
+    assert!(ends().1 > before, "the new term is on disk, and all before it");
 }
 
 #[tokio::test]
@@ -453,9 +474,9 @@ fn advance(snapshots: &mut Snapshots, store: &Store, journal: &storage::Journal)
 }
 
 fn write_and_sync(driver: &Driver, store: &Store, journal: &mut storage::Journal) {
-    if let Some((payload, end)) = driver.node().noted().take() {
+    if let Some((payload, taken)) = driver.node().noted().take() {
         pieces::cut(payload).iter().for_each(|piece| _ = journal.append(&[piece]).expect("there is room"));
-        store.note_written(end);
+        store.note_written(taken.end);
     }
     journal.sync().expect("the disk works");
 }
@@ -480,9 +501,9 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
     // What it has copied is first not in the log at all, then not on disk.
     for written in [false, true] {
         if written {
-            let (payload, end) = engine.noted().take().expect("there is a write");
+            let (payload, taken) = engine.noted().take().expect("there is a write");
             journal.append(&[payload]).expect("there is room");
-            node.store.note_written(end);
+            node.store.note_written(taken.end);
         }
         for _ in 0..20 {
             assert!(advance(&mut snapshots, &node.store, journal).is_none());

@@ -280,6 +280,10 @@ impl Writer {
         if is_too_early || !log.take(self.driver.node().noted()) {
             return Ok(false);
         }
+        // There is one sync at a time.
+        if log.must_sync(self.store.fsync()) {
+            self.end_sync_in(log, true)?;
+        }
         let Some(end) = self.append(log)? else { return Ok(false) };
         self.store.note_written(end);
         Ok(true)
@@ -450,9 +454,14 @@ impl Writer {
 
     /// Collects a finished sync; with `wait`, waits for one that is still running.
     fn end_sync(&mut self, wait: bool) -> anyhow::Result<()> {
+        let store = self.store.clone();
+        store.with_log(|log| self.end_sync_in(log, wait))
+    }
+
+    fn end_sync_in(&mut self, log: &mut Log, wait: bool) -> anyhow::Result<()> {
         if let Some(syncing) = self.syncing.take_if(|syncing| wait || syncing.is_finished()) {
             let synced = syncing.join()?;
-            self.store.with_log(|log| log.journal.end_sync(synced))?;
+            log.journal.end_sync(synced)?;
             if std::mem::take(&mut self.is_late) {
                 let (path, seconds) = (self.store.path().display(), self.last_sync.elapsed().as_secs());
                 tracing::warn!("the disk of {path} has finished a sync, after {seconds} s");

@@ -102,11 +102,11 @@ fn main() -> ExitCode {
 }
 
 fn hunt_all(flags: &Flags) -> ExitCode {
-    let (first, last) = flags.seeds.unwrap_or((0, 3_000));
     let mut missed = 0;
     for bug in AnyBug::all().filter(|bug| flags.only.is_none_or(|only| only == *bug)) {
         let start = Instant::now();
-        let found = hunt(bug, first..last);
+        let seeds = flags.seeds.map_or_else(|| bug.searched(), |(first, last)| first..last);
+        let found = hunt(bug, seeds.clone());
         let seconds = start.elapsed().as_secs_f64();
         match found.and_then(|(seed, report)| Some((seed, report.violation?))) {
             Some((seed, violation)) => {
@@ -114,7 +114,7 @@ fn hunt_all(flags: &Flags) -> ExitCode {
             }
             None => {
                 missed += 1;
-                println!("{bug:<26} NOT FOUND in {first}..{last}");
+                println!("{bug:<26} NOT FOUND in {seeds:?}");
             }
         }
     }

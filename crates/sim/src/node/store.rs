@@ -11,6 +11,7 @@ mod start;
 
 use std::path::{Path, PathBuf};
 
+use engine::journal::Taken;
 use engine::node::Node;
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
@@ -85,8 +86,8 @@ struct Open {
     protected: u64,
     /// Everything with a lower number is written as `sync_every` requires.
     written: u64,
-    /// Data that was taken from the state machine and had no room, and the number after it.
-    unwritten: Option<(Vec<u8>, u64)>,
+    /// Data that was taken from the state machine and is not appended yet: it had no room, or waits for a sync to end.
+    unwritten: Option<(Vec<u8>, Taken)>,
     /// The number after the data that is appended and waits for its fsync.
     in_hand: Option<u64>,
     busy_until: u64,
@@ -350,20 +351,31 @@ impl Open {
         if self.unwritten.is_some() && now - self.room.tried < FULL_PAUSE {
             return Ok(None);
         }
-        while let Some((payload, end)) = self.unwritten.take().or_else(|| node.noted().take()) {
+        while let Some((payload, taken)) = self.unwritten.take().or_else(|| node.noted().take()) {
+            let must_sync = settings.sync_every == 0 || taken.must_sync;
+            // There is one sync at a time.
+            if let Some((ended, until)) = self.syncing.take_if(|_| must_sync) {
+                if now < until {
+                    self.syncing = Some((ended, until));
+                    self.unwritten = Some((payload, taken));
+                    self.busy_until = until;
+                    return Ok(Some(until));
+                }
+                self.journal.end_sync(ended)?;
+            }
             if !self.append(&payload, now)? {
-                self.unwritten = Some((payload, end));
+                self.unwritten = Some((payload, taken));
                 return Ok(None);
             }
-            if settings.sync_every == 0 && slowness > 0 {
-                self.in_hand = Some(end);
+            if must_sync && slowness > 0 {
+                self.in_hand = Some(taken.end);
                 self.busy_until = now + slowness;
                 return Ok(Some(self.busy_until));
             }
-            if settings.sync_every == 0 {
+            if must_sync {
                 self.journal.sync()?;
             }
-            self.written = end;
+            self.written = taken.end;
         }
         Ok(None)
     }

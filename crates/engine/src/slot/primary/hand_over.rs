@@ -7,6 +7,7 @@ use super::{EXPEL_AFTER, Effects, Primary};
 use crate::bugs::{Bug, Bugs};
 use crate::node::Turn;
 use crate::outbox::{Item, Stamp};
+use crate::record::Record;
 use crate::slot::{Role, Slot, SlotContext};
 
 /// Whether a primary accepts requests.
@@ -21,6 +22,16 @@ pub(super) enum Intake {
 }
 
 impl<B: Bugs> Slot<B> {
+    /// Whether this record begins the term of a primary to which its predecessor has not released the slot.
+    ///
+    /// IMPORTANT: such a primary may have an older history than others that have lost their power, and replaces theirs.
+    /// After another power cut they may have theirs again: this record then tells which of them is the older one. So it
+    /// must be on disk before anybody hears of it.
+    pub(in crate::slot) fn takes_over_with(&self, record: &Record) -> bool {
+        let takes_over = || matches!(&self.role, Role::Primary(primary) if !primary.was_released);
+        record.is_barrier() && takes_over() && !self.bugs.plants(Bug::TermNotSynced)
+    }
+
     /// Starts handing the slot over: accepts no more requests, and waits until the whole in-sync set has everything.
     /// `false` if that is not possible now.
     pub(crate) fn drain(&mut self, cx: &SlotContext<'_>, to: Incarnation, turn: &mut Turn) -> bool {
