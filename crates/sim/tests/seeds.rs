@@ -84,7 +84,7 @@ const FOUND_BY: [(Bug, u64); 68] = [
     (Bug::OldStateTrusted, 17),
     (Bug::ForgottenUntold, 11),
     (Bug::ForgottenTooEarly, 0),
-    (Bug::OlderCopyDropped, 1040),
+    (Bug::OlderCopyDropped, 7_058),
     (Bug::UnregisteredLeads, 243),
     (Bug::NumbersShared, 40),
     (Bug::OwnJudgedBySize, 428),
