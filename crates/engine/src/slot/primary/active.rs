@@ -61,7 +61,7 @@ impl Active {
 
     /// Whether nothing in it is needed any more, where the log is durable up to this number.
     pub(super) fn is_idle(&self, durable: u64) -> bool {
-        let is_lone = self.followers.is_empty() && self.intake == Intake::Open && !self.will_tell;
+        let is_lone = self.followers.is_empty() && self.intake == Intake::Open;
         is_lone && self.waiters.front().is_none() && self.barrier <= durable && self.deadlines.is_none()
     }
 
@@ -114,6 +114,7 @@ mod tests {
 
     use proto::cluster_map::{ClusterMap, MapVersion, SlotConfig};
     use proto::id::{Epoch, Incarnation};
+    use proto::level::ReadLevel;
     use proto::peer::{Change, Write};
     use proto::slot::{SlotBits, SlotId};
 
@@ -121,7 +122,7 @@ mod tests {
     use crate::bugs::NoBugs;
     use crate::node::Node;
     use crate::slot::{Executed, Role, Slot, Written};
-    use crate::waiting::Waiting;
+    use crate::waiting::{Outcome, Waiting};
 
     const BITS: SlotBits = SlotBits::new(0);
     const SLOT: SlotId = SlotId(0);
@@ -130,12 +131,17 @@ mod tests {
 
     /// The node leads its only slot in this epoch, without followers, of which there should be so many.
     fn lead(node: &Node, epoch: u64, replicas: usize) {
+        lead_by(node, epoch, Epoch(epoch), replicas);
+    }
+
+    /// The same by a map of this version.
+    fn lead_by(node: &Node, version: u64, epoch: Epoch, replicas: usize) {
         let me = Incarnation(1);
         node.joined(me);
-        let (mut map, version) = (ClusterMap::empty("a".to_owned(), BITS), MapVersion(epoch));
+        let (mut map, version) = (ClusterMap::empty("a".to_owned(), BITS), MapVersion(version));
         map.version = version;
         map.cluster_settings.replicas = replicas;
-        let (primary, epoch) = (Some(me), Epoch(epoch));
+        let primary = Some(me);
         map.set_config(SLOT, SlotConfig { epoch, version, primary, isr: vec![me], ..Default::default() }.into());
         node.handle_map(Timestamp(0), &map.update_since(MapVersion(0)), &mut Turn::default()).expect("a whole map");
         node.coordinator_answered(NOW);
@@ -166,6 +172,27 @@ mod tests {
         assert!(write(Change::Put(b"value")), "until somebody looks");
         node.handle_timeout(NOW + Duration::from_secs(61), &mut Turn::default());
         assert!(!write(Change::Put(b"value")));
+    }
+
+    #[test]
+    fn whoever_waits_in_a_slot_without_followers_is_answered_once_there_are_enough_copies() {
+        let (node, waiting) = (Node::new(Timestamp(0), BITS, 0, NoBugs), Waiting::new());
+        let put = || {
+            let write = Write::new(b"key", Change::Put(b"value"));
+            node.write(NOW, SLOT, &write, &Waiting::new(), &mut Turn::default()).expect("it leads");
+        };
+        lead(&node, 1, 0);
+        put();
+        // Now there are too few, within the same term.
+        lead_by(&node, 2, Epoch(1), 2);
+        put();
+        let mut turn = Turn::default();
+        let read = node.read(SLOT, b"key", ReadLevel::Linear, || NOW, &waiting, &mut turn, |record| record.is_some());
+        assert!(matches!(read, Ok(Executed { answer: true, ticket: Some(0) })), "{read:?}");
+        put();
+        assert_eq!(waiting.outcome(0), None);
+        lead_by(&node, 3, Epoch(1), 0);
+        assert_eq!(waiting.outcome(0), Some(Outcome::Durable));
     }
 
     #[test]
