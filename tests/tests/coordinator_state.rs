@@ -58,9 +58,11 @@ fn a_coordinator_that_cannot_save_its_state_stops_and_its_nodes_go_on() {
     // What is written first cannot be created, even by root.
     let obstacle = directory.path().join("coordinator.state.tmp");
     std::fs::create_dir(&obstacle).unwrap();
-    cluster.kill(2);
+    let mut operator = Connection::open(&cluster.coordinator.addr);
+    operator.send(format!("DECOMMISSION {}\n", cluster.node(2).addr));
     let ended = cluster.coordinator.process.wait_for_end(SOON);
     assert_eq!(ended.code, Some(1));
+    assert!(operator.try_line().is_err(), "what could not be saved is not confirmed");
     cluster.coordinator.process.says_on_stderr("cannot save the state: ");
     assert_eq!(cluster.connect(0).ask(&format!("PUT {key} v")), "OK");
     assert_eq!(cluster.connect(1).ask(&format!("GET {key}")), "VALUE v");
