@@ -497,6 +497,21 @@ mod tests {
         assert_eq!((log.durable(), budget.used()), (3, 0));
     }
 
+    #[test]
+    fn what_is_cut_or_restored_is_counted_once() {
+        let budget = TailBudget::default();
+        let mut log = log_of(&[1, 1, 1], &budget);
+        let (terms, tail): (_, Vec<_>) = (log.terms(), log.tail_entries().cloned().collect());
+        assert!(log.cut(version(1, 2), &budget).is_some());
+        log.drop_tail(&budget);
+        assert_eq!(budget.used(), 0);
+        let mut log = Log::filled(version(1, 3), 0, 0, &terms, Vec::new());
+        log.restore_tail(tail, &budget);
+        assert_eq!(budget.used(), log.tail_entries().map(Entry::bytes).sum::<usize>());
+        log.drop_tail(&budget);
+        assert_eq!(budget.used(), 0);
+    }
+
     /// A log with a plain record, a write of several keys, and another plain record; epoch 1.
     fn log_with_several_keys(budget: &TailBudget) -> Log {
         let mut log = log_of(&[1], budget);

@@ -1,15 +1,20 @@
 //! What a primary may do after it has released a slot, and after it has heard that another leads it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use engine::bugs::NoBugs;
+use engine::journal::Replay;
 use engine::node::{Node, Turn};
 use engine::waiting::{Outcome, Waiting};
-use proto::cluster_map::ClusterMap;
-use proto::id::Incarnation;
+use proto::cluster_map::{ClusterMap, MapVersion, Member, SlotConfig};
+use proto::id::{Epoch, Incarnation};
 use proto::level::AckLevel;
-use proto::session::{NodeMessage, SlotAt};
+use proto::peer::{Change, Write};
+use proto::session::{Ancestors, NodeMessage, SlotAt};
+use proto::slot::SlotBits;
 
-use crate::by_hand::{Link, SLOT, at, empty_map, lead, nodes, publish, put};
+use crate::by_hand::{Link, SLOT, at, empty_map, key, lead, nodes, publish, put};
 
 /// The slot as the map has it.
 fn slot_at(map: &ClusterMap) -> SlotAt {
@@ -67,6 +72,30 @@ fn a_primary_that_has_released_a_slot_and_goes_on_by_a_new_map_asks_all_again_to
     assert_eq!(put(at(8), &a, b"new", AckLevel::Async, &waiting), Ok(None));
 }
 
+/// Whoever the slot was to be handed to has left the map, with all other copies.
+#[test]
+fn a_primary_that_hands_over_serves_on_once_there_is_nobody_to_hand_over_to() {
+    for is_released in [false, true] {
+        let [a, b, c] = nodes();
+        let (mut map, waiting, mut to_b, mut to_c) = led_by(&a, &b, &c);
+        // Without the acknowledgement of this record the slot is only drained.
+        assert_eq!(put(at(3), &a, b"new", AckLevel::Async, &waiting), Ok(None));
+        a.hand_over(at(4), Incarnation(2), &[slot_at(&map)], &mut Turn::default());
+        if is_released {
+            [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(4)));
+            to_b.exchange(at(4));
+        }
+        assert_eq!(!a.take_proposals().is_empty(), is_released);
+        let mut alone = SlotConfig::clone(map.config(SLOT));
+        map.version = MapVersion(map.version.0 + 1);
+        (alone.version, alone.isr) = (map.version, vec![Incarnation(1)]);
+        map.set_config(SLOT, Arc::new(alone));
+        publish(at(5), &[&a], &map.update_since(MapVersion(0)));
+        a.coordinator_answered(at(5));
+        assert_eq!(put(at(6), &a, b"last", AckLevel::Async, &waiting), Ok(None));
+    }
+}
+
 #[test]
 fn a_node_does_not_lead_by_a_map_of_an_earlier_term_than_it_has_heard_of() {
     let [a, b, c] = nodes();
@@ -84,4 +113,36 @@ fn a_node_does_not_lead_by_a_map_of_an_earlier_term_than_it_has_heard_of() {
     let later = at(1_000);
     assert!(later - at(11) > Duration::from_millis(660));
     assert!(put(later, &a, b"new", AckLevel::Async, &waiting).is_err());
+}
+
+/// What it was found with may still have to be cut away, if another leads after all.
+#[test]
+fn a_slot_that_was_found_is_kept_as_it_is_until_its_term_begins() {
+    let (mut map, bits) = (empty_map(), SlotBits::new(1));
+    let node = Replay::new(at(0), bits, 1, NoBugs).finish(at(0), Ancestors::default(), None);
+    let [_, b, c] = nodes();
+    node.joined(Incarnation(1));
+    publish(at(700), &[&node, &b, &c], &lead(&mut map, SLOT, 1, 1));
+    let (mut to_b, mut to_c) = (Link::new(&node, &b), Link::new(&node, &c));
+    [&mut to_b, &mut to_c].into_iter().for_each(|link| link.exchange(at(701)));
+    let waiting = Waiting::new();
+    assert_eq!(put(at(702), &node, b"value", AckLevel::Async, &waiting), Ok(None));
+    let key = key();
+    node.write(at(702), SLOT, &Write::new(&key, Change::Delete), &waiting, &mut Turn::default()).expect("it leads");
+    let mut again = Replay::new(at(1_000), bits, 1, NoBugs);
+    again.log(&node.noted().take().expect("it was noted").0).expect("it is a log");
+    let ancestors = Ancestors { proven: vec![Incarnation(1)], unproven: Vec::new() };
+    let again = again.finish(at(1_000), ancestors, None);
+    again.joined(Incarnation(4));
+    let mut config = SlotConfig::clone(map.config(SLOT));
+    map.version = MapVersion(map.version.0 + 1);
+    (config.version, config.epoch, config.isr) = (map.version, Epoch(2), vec![Incarnation(4)]);
+    config.primary = Some(Incarnation(4));
+    map.set_config(SLOT, Arc::new(config));
+    map.set_members(vec![(Incarnation(4), Member { addr: "n:1".parse().unwrap(), up: true })].into_iter().collect());
+    publish(at(1_001), &[&again], &map.update_since(MapVersion(0)));
+    let has_tombstone = |node: &Node| node.inspect(SLOT, |slot| (slot.last().seq, slot.log().has_tombstone(u64::MAX)));
+    assert_eq!(has_tombstone(&again), (2, true), "it may still have promised not to lead");
+    again.handle_timeout(at(1_700), &mut Turn::default());
+    assert_eq!(has_tombstone(&again), (3, false));
 }

@@ -383,6 +383,19 @@ fn what_is_written_in_place_is_remembered_if_its_client_said_who_it_is() {
 }
 
 #[test]
+fn a_condition_is_looked_at_before_anything_is_written_in_place() {
+    let mut world = lone(0, Evict::None);
+    assert_eq!(world.write("A", "key", Change::Put(b"12"), AckLevel::Async), "OK");
+    let other = record_at(&world, "A", "key").version();
+    assert_eq!(world.write("A", "key", Change::Put(b"34"), AckLevel::Async), "OK");
+    for expected in [other, Version::NONE] {
+        let put = Write::new(b"key", Change::Put(b"56"));
+        assert_eq!(world.carry_out("A", &Write { expected: Some(expected), ..put }), "declined");
+    }
+    assert_eq!(get(&world, "key").as_deref(), Some("34"));
+}
+
+#[test]
 fn what_is_written_in_place_again_and_again_is_in_use() {
     let mut world = lone(200_000, Evict::Lru);
     let use_it = |world: &mut World| world.write("A", "hot", Change::Put(&[b'h'; 60]), AckLevel::Async);

@@ -112,7 +112,7 @@ impl Active {
 mod tests {
     use std::time::Duration;
 
-    use proto::cluster_map::{ClusterMap, MapVersion, SlotConfig};
+    use proto::cluster_map::{ClusterMap, MapVersion, Member, SlotConfig};
     use proto::id::{Epoch, Incarnation};
     use proto::level::ReadLevel;
     use proto::peer::{Change, Write};
@@ -121,6 +121,7 @@ mod tests {
     use super::*;
     use crate::bugs::NoBugs;
     use crate::node::Node;
+    use crate::slot::primary::Primary;
     use crate::slot::{Executed, Role, Slot, Written};
     use crate::waiting::{Outcome, Waiting};
 
@@ -193,6 +194,62 @@ mod tests {
         assert_eq!(waiting.outcome(0), None);
         lead_by(&node, 3, Epoch(1), 0);
         assert_eq!(waiting.outcome(0), Some(Outcome::Durable));
+    }
+
+    /// The mark that followers were told last, whether they will be told of a later one, and the durable mark.
+    fn told(node: &Node) -> (u64, bool, u64) {
+        node.inspect(SLOT, |slot| match &slot.role {
+            Role::Primary(Primary { active: Some(active), .. }) => (active.told, active.will_tell, slot.durable()),
+            _ => panic!("it leads, and has followers"),
+        })
+    }
+
+    /// By a map of this version the node leads in the first epoch, with these in sync and these learners besides.
+    fn lead_with(node: &Node, version: u64, in_sync: &[u64], learners: &[u64]) {
+        let me = Incarnation(1);
+        let (mut map, version) = (ClusterMap::empty("a".to_owned(), BITS), MapVersion(version));
+        map.version = version;
+        map.cluster_settings.replicas = 1;
+        let member = |number| (Incarnation(number), Member { addr: format!("n:{number}").parse().unwrap(), up: true });
+        map.set_members((1..=3).map(member).collect());
+        let all = |numbers: &[u64]| numbers.iter().copied().map(Incarnation).collect::<Vec<_>>();
+        let isr = [vec![me], all(in_sync)].concat();
+        let config = SlotConfig {
+            epoch: Epoch(1),
+            version,
+            primary: Some(me),
+            isr,
+            learners: all(learners),
+            ..Default::default()
+        };
+        map.set_config(SLOT, config.into());
+        node.handle_map(NOW, &map.update_since(MapVersion(0)), &mut Turn::default()).expect("a whole map");
+        node.coordinator_answered(NOW);
+    }
+
+    #[test]
+    fn who_comes_to_a_slot_without_followers_is_told_nothing_twice() {
+        let (node, waiting) = (Node::new(Timestamp(0), BITS, 0, NoBugs), Waiting::new());
+        lead(&node, 1, 0);
+        let put = Write::new(b"key", Change::PutFor(b"value", 60_000));
+        node.write(NOW, SLOT, &put, &waiting, &mut Turn::default()).expect("it leads");
+        lead_with(&node, 2, &[], &[2]);
+        assert_eq!(told(&node), (1, false, 1), "it is told where it has to align");
+    }
+
+    #[test]
+    fn who_was_there_before_a_configuration_is_told_what_has_become_durable_by_it() {
+        let (node, waiting) = (Node::new(Timestamp(0), BITS, 0, NoBugs), Waiting::new());
+        node.joined(Incarnation(1));
+        lead_with(&node, 1, &[], &[2]);
+        let put = Write::new(b"key", Change::Put(b"value"));
+        node.write(NOW, SLOT, &put, &waiting, &mut Turn::default()).expect("it leads");
+        assert_eq!(told(&node), (0, false, 0), "there are too few");
+        let mut map = ClusterMap::clone(&node.map().unwrap());
+        map.version = MapVersion(2);
+        map.cluster_settings.replicas = 0;
+        node.handle_map(NOW, &map.update_since(MapVersion(0)), &mut Turn::default()).expect("a whole map");
+        assert_eq!(told(&node), (0, true, 1));
     }
 
     #[test]
