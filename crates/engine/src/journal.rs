@@ -111,12 +111,6 @@ impl Noted {
         self.len() == 0
     }
 
-    /// Whether what has been noted since the last take must be on disk before anybody hears of it.
-    #[must_use]
-    pub fn must_sync(&self) -> bool {
-        self.lock().must_sync
-    }
-
     /// Notes the record with which a primary begins its term, to be synced before anybody hears of it.
     pub(crate) fn note_synced(&self, slot: SlotId, durable: u64, record: &Record) {
         if self.is_kept {

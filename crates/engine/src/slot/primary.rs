@@ -128,7 +128,7 @@ impl<B: Bugs> Slot<B> {
         primary.is_whole = true;
         let mut before =
             primary.active.as_mut().map(|active| std::mem::take(&mut active.followers)).unwrap_or_default();
-        let had_none = before.is_empty();
+        let had_no_followers = before.is_empty();
         let mut followers = SmallVec::new();
         for member in config.copies().filter(|member| *member != cx.me) {
             let is_learner = !config.isr.contains(&member);
@@ -157,8 +157,8 @@ impl<B: Bugs> Slot<B> {
         drop(before);
         if !followers.is_empty() || primary.active.is_some() {
             let active = primary.active.get_or_insert_default();
-            if had_none {
-                // Those that come now are told with where they have to align.
+            if had_no_followers {
+                // Where those that come now have to align says what is durable as well.
                 active.told = self.log.durable();
             }
             (active.followers, active.intake) = (followers, Intake::Open);
@@ -249,7 +249,7 @@ impl<B: Bugs> Slot<B> {
             }
         }
         if !has_followers {
-            // Whoever comes later is told so with where it has to align: there is nothing to keep in mind.
+            // Where whoever comes later has to align says what is durable as well: there is nothing to keep in mind.
             self.mark_progress(cx, turn);
             return version;
         }
@@ -257,7 +257,6 @@ impl<B: Bugs> Slot<B> {
         let Role::Primary(Primary { active: Some(active), .. }) = &mut self.role else { return version };
         active.last_write = cx.now;
         active.told = durable;
-        // There is one wherever there are followers.
         if let Some(record) = &needed {
             for follower in active.followers.iter().filter(|follower| follower.progress.takes_records()) {
                 follower.outbox.push(Item::Record { slot: cx.id, previous, durable, record: record.clone() });
@@ -446,7 +445,7 @@ impl<B: Bugs> Slot<B> {
                 active.tell_durable(cx, durable, turn);
             }
         }
-        // Before its term has begun, a slot that was only found keeps what it has.
+        // Before its term has begun nobody can wait, and a slot that was only found keeps what it has.
         if !primary.is_open {
             return;
         }

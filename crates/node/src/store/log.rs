@@ -117,12 +117,12 @@ impl Log {
         Ok(Some(end))
     }
 
-    /// Whether the next write is sure to be quick: it creates no file, needs no sync, and the kernel has not throttled a
-    /// recent one.
+    /// Whether the next write, if it needs no sync, is sure to be quick: it creates no file, and the kernel has not
+    /// throttled a recent one.
     fn is_quick(&mut self, noted: &Noted) -> bool {
         self.cautious_until = self.cautious_until.filter(|until| Instant::now() < *until);
         let bytes = noted.len();
-        self.cautious_until.is_none() && bytes <= SHORT_BYTES && self.journal.fits(bytes as u64) && !noted.must_sync()
+        self.cautious_until.is_none() && bytes <= SHORT_BYTES && self.journal.fits(bytes as u64)
     }
 }
 
@@ -153,7 +153,6 @@ impl Store {
         if !log.take(noted) {
             return WriteHere::Written;
         }
-        // Noted in between.
         if log.must_sync(self.fsync()) {
             return WriteHere::LeftToWriter;
         }

@@ -77,8 +77,8 @@ struct Room {
     looked: Instant,
     /// There may be too little space for one more snapshot.
     is_short: bool,
-    /// When a write to a full disk was last tried.
-    tried: Instant,
+    /// When a write to a full disk was last tried, if ever.
+    tried: Option<Instant>,
     /// When a snapshot was last begun because space was short.
     snapshot_begun: Option<Instant>,
     /// The disk is really full, as opposed to too many open files.
@@ -120,7 +120,7 @@ impl Store {
             room: Room {
                 looked: now,
                 is_short: false,
-                tried: now,
+                tried: None,
                 snapshot_begun: None,
                 is_disk_full: false,
                 keeps_one: false,
@@ -276,7 +276,8 @@ impl Writer {
 
     /// Writes what there is; returns whether there was something and it is written.
     fn write_once(&mut self, log: &mut Log) -> anyhow::Result<bool> {
-        let is_too_early = log.has_unwritten() && self.room.tried.elapsed() < FULL_PAUSE;
+        let is_recent = |tried: Instant| tried.elapsed() < FULL_PAUSE;
+        let is_too_early = log.has_unwritten() && self.room.tried.is_some_and(is_recent);
         if is_too_early || !log.take(self.driver.node().noted()) {
             return Ok(false);
         }
@@ -293,7 +294,7 @@ impl Writer {
     fn append(&mut self, log: &mut Log) -> anyhow::Result<Option<u64>> {
         match log.append(self.store.fsync()) {
             Err(JournalError::NoSpace(error)) => {
-                self.room.tried = Instant::now();
+                self.room.tried = Some(Instant::now());
                 log.journal.set_low_space(true);
                 self.room.is_disk_full = !error.is_no_descriptor();
                 self.set_full(&error);

@@ -246,10 +246,13 @@ mod tests {
         node.write(NOW, SLOT, &put, &waiting, &mut Turn::default()).expect("it leads");
         assert_eq!(told(&node), (0, false, 0), "there are too few");
         let mut map = ClusterMap::clone(&node.map().unwrap());
-        map.version = MapVersion(2);
         map.cluster_settings.replicas = 0;
-        node.handle_map(NOW, &map.update_since(MapVersion(0)), &mut Turn::default()).expect("a whole map");
-        assert_eq!(told(&node), (0, true, 1));
+        for version in [2, 3] {
+            map.version = MapVersion(version);
+            map.cluster_settings.heartbeat_timeout *= 2;
+            node.handle_map(NOW, &map.update_since(MapVersion(0)), &mut Turn::default()).expect("a whole map");
+            assert_eq!(told(&node), (0, true, 1));
+        }
     }
 
     #[test]
