@@ -10,6 +10,7 @@ use proto::slot::{Position, SlotId};
 
 use crate::connection::Connection;
 use crate::server::{self, Server};
+use crate::wait::{self, eventually};
 
 mod waits;
 
@@ -173,6 +174,11 @@ impl Cluster {
         self.nodes.iter().enumerate().filter(|(_, node)| !node.process.has_ended())
     }
 
+    /// Whether fewer nodes run than a majority of the copies of a slot.
+    fn few_run(&self) -> bool {
+        self.running().count() <= self.setup.replicas.div_ceil(2)
+    }
+
     /// A connection to a process of the cluster, authenticated if necessary.
     #[must_use]
     #[track_caller]
@@ -291,7 +297,11 @@ impl Cluster {
     #[track_caller]
     pub fn info(&self, index: usize) -> BTreeMap<String, String> {
         let addr = &self.node(index).addr;
-        let line = self.connect(index).ask("INFO");
+        // The places of connections that have just been closed may be taken for a moment longer.
+        let line = eventually(&format!("{addr} has room for one more client"), wait::SOON, || {
+            let line = self.connect(index).ask("INFO");
+            if line.starts_with("ERROR BUSY ") { Err(line) } else { Ok(line) }
+        });
         let words = line.strip_prefix(&format!("OK Node {addr} ")).unwrap_or_else(|| panic!("INFO answered {line:?}"));
         words.split(' ').filter_map(|word| word.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
     }
@@ -305,14 +315,24 @@ impl Cluster {
     }
 
     /// Stores `prefix:0` to `prefix:N-1` in one batch through a node, each with its own name plus `suffix` as its
-    /// value, and waits until all copies have them.
+    /// value, and waits until all copies have them. At level `quorum` where enough nodes run: on a busy machine a primary
+    /// may be silent for so long that it is failed over, and lose what it has acknowledged at `async`.
     #[track_caller]
     pub fn store(&self, index: usize, prefix: &str, count: usize, suffix: &str) {
-        let mut connection = self.connect(index);
-        let puts = (0..count).map(|i| format!("PUT {prefix}:{i} {prefix}:{i}{suffix}\n"));
-        connection.send(puts.collect::<String>());
-        for i in 0..count {
-            assert_eq!(connection.line(), "OK", "PUT {prefix}:{i}");
+        let ack = if self.few_run() { "async" } else { "quorum" };
+        let mut connection = self.connect_at(index, ack, "local");
+        let puts: Vec<_> = (0..count).map(|i| format!("PUT {prefix}:{i} {prefix}:{i}{suffix}")).collect();
+        for (put, first) in puts.iter().zip(connection.insist_all(&puts)) {
+            let mut first = Some(first);
+            eventually(&format!("{put:?} is stored"), wait::SOON, || {
+                let answer = first.take().unwrap_or_else(|| connection.insist(put));
+                // It may have taken effect or not: the same again does no harm.
+                if answer.starts_with("ERROR UNKNOWN ") {
+                    return Err(answer);
+                }
+                assert_eq!(answer, "OK", "{put}");
+                Ok(())
+            });
         }
         self.wait_until_level();
     }

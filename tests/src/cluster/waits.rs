@@ -19,7 +19,7 @@ impl Cluster {
         let running = self.running().map(|(_, node)| node.addr.parse().expect("a node's address parses"));
         let ring = HashRing::with_nodes(self.setup.virtual_nodes, running);
         // If too few nodes run for a majority, the last members are remembered for as long as that lasts.
-        let few_run = self.running().count() <= self.setup.replicas.div_ceil(2);
+        let few_run = self.few_run();
         let mut coordinator = self.open(&self.coordinator.addr);
         let mut owners = Vec::new();
         eventually("every slot is where the ring says", 2 * wait::SOON, || {
