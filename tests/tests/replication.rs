@@ -13,10 +13,10 @@ use proto::slot::Position;
 
 /// A primary is replaced within 0.7 s, the promises to it run out within as much again, and the rest is a margin for a
 /// busy machine.
-const REPLACED_WITHIN: Duration = Duration::from_secs(3);
+const REPLACED_WITHIN: Duration = Duration::from_secs(8);
 
 /// The 300 ms after which a read goes to a replica, plus a margin for a busy machine.
-const READ_WITHIN: Duration = Duration::from_secs(3);
+const READ_WITHIN: Duration = Duration::from_secs(6);
 
 /// Asserts that a linear read through each of these nodes returns each key's own name.
 fn has_all<'a>(cluster: &Cluster, through: &[usize], keys: impl Iterator<Item = &'a String> + Clone) {
@@ -73,7 +73,7 @@ fn quorum_writes_that_were_answered_survive_the_kill_of_their_primary_among_othe
 
 #[test]
 fn writes_to_every_slot_of_a_killed_primary_go_on_soon_although_its_heartbeat_timeout_is_far_away() {
-    let mut cluster = Setup::default().start();
+    let mut cluster = Setup { heartbeat_timeout: "60s", ..Setup::default() }.start();
     // One key in each of many slots.
     let mut slots = BTreeSet::new();
     let bits = cluster.map().bits();
@@ -81,6 +81,8 @@ fn writes_to_every_slot_of_a_killed_primary_go_on_soon_although_its_heartbeat_ti
     keys.retain(|key| slots.insert(bits.slot(&Position::of(key.as_bytes()))));
     assert!(keys.len() > 100, "{} slots", keys.len());
     let mut nodes = [1, 2].map(|index| cluster.connect_at(index, "quorum", "linear"));
+    // On a busy machine copies may be out of sync for a moment: a slot without others would wait for the heartbeats.
+    cluster.wait_until_settled();
     cluster.kill(0);
     let killed = Instant::now();
     let requests: Vec<_> = keys.iter().map(|key| format!("PUT {key} {key}")).collect();
