@@ -88,13 +88,17 @@ fn a_node_that_is_gone_before_it_was_answered_is_not_waited_for() {
 fn registering_a_running_node_by_hand_is_a_warning_and_harmless() {
     let cluster = Setup { nodes: 2, ..Setup::default() }.start();
     cluster.store(0, "by-hand", 100, "");
-    let before = cluster.map();
     let mut coordinator = Connection::open(&cluster.coordinator.addr);
-    for (_, node) in cluster.running() {
-        let answer = coordinator.ask(&format!("REGISTER_NODE 127.0.0.1 {}", node.port));
-        assert_eq!(answer, format!("WARNING Node {} already registered", node.addr));
-    }
-    assert_eq!(cluster.map(), before, "nothing has changed");
+    // On a busy machine a copy may be out of sync for a moment, which changes the map, too: then it is done again.
+    eventually("nothing changes", SOON, || {
+        let before = cluster.map();
+        for (_, node) in cluster.running() {
+            let answer = coordinator.ask(&format!("REGISTER_NODE 127.0.0.1 {}", node.port));
+            assert_eq!(answer, format!("WARNING Node {} already registered", node.addr));
+        }
+        let after = cluster.map();
+        ensure(after == before, || format!("{before:?} became {after:?}"))
+    });
     for index in 0..2 {
         cluster.has(index, "by-hand", 100, "");
     }

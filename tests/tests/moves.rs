@@ -168,6 +168,7 @@ fn a_node_that_is_back_before_it_is_replaced_is_sent_what_it_lacks_and_nothing_e
     let setup = Setup { nodes: 4, heartbeat_timeout: "1s", replace_after: "1h", ..Setup::default() };
     let mut cluster = durable(directory.path(), setup);
     cluster.store(0, "away", KEYS, "");
+    cluster.wait_until_settled();
     let holders = |cluster: &Cluster| -> Vec<_> {
         cluster.map().slots().map(|(_, config)| config.copies().collect::<std::collections::BTreeSet<_>>()).collect()
     };
