@@ -165,6 +165,9 @@ bugs! {
     /// What a coordinator has decided since it was started with an older state counts where an in-sync set is large enough
     /// for quorum writes now, whether or not it is its own.
     OwnJudgedBySize,
+    /// What a coordinator has ordered to be deleted since it was started with an older state counts in the map that it
+    /// takes over.
+    DroppedCopyCounts,
 }
 
 /// Which bugs are planted.

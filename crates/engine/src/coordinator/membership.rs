@@ -179,6 +179,7 @@ impl<B: Bugs> Coordinator<B> {
     fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, ancestors: Ancestors) {
         let is_first = !std::mem::replace(&mut self.joined_once, true);
         self.rejections.has_joined(&addr);
+        self.versions.is_followed_by(addr.clone());
         self.reports.begin_session(incarnation);
         if self.registry.incarnation_at(&addr) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();

@@ -1,10 +1,11 @@
 //! The numbers of a coordinator's versions and epochs: hardly ever do two of its starts issue the same. And what it
 //! keeps if it turns out to have continued from an older state, and another coordinator from the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto::cluster_map::{ClusterMap, MapVersion, SlotConfig};
+use proto::id::{Incarnation, NodeAddr};
 use proto::slot::SlotId;
 
 use crate::bugs::{Bug, Bugs};
@@ -64,8 +65,53 @@ pub(super) struct Versions {
     min_isr: usize,
     /// By slot, when it last got a primary or an in-sync set that quorum writes may rely on: the version of the map.
     relied_on: Vec<MapVersion>,
-    /// The map that it had when it turned out that a node knows of changes that it has forgotten.
-    own: Option<ClusterMap>,
+    /// The nodes that have joined, and may have followed this coordinator's map.
+    followers: BTreeSet<NodeAddr>,
+    /// What it had when it turned out that a node knows of changes that it has forgotten.
+    own: Option<Own>,
+}
+
+/// The map of a coordinator that was started with an older state, before it took over that of another.
+#[derive(Debug)]
+struct Own {
+    map: ClusterMap,
+    /// The nodes that may have followed it.
+    followers: BTreeSet<NodeAddr>,
+}
+
+impl Own {
+    /// Whether a copy that counts in the map of another coordinator may be lost: its node has followed this map, where it
+    /// does not count, so that it may have been deleted or be about to be refilled.
+    fn may_have_dropped(&self, slot: SlotId, addr: &NodeAddr) -> bool {
+        let config = self.map.config(slot);
+        let mut counted = config.isr.iter().chain(&config.elr).filter_map(|copy| self.map.member(*copy));
+        self.followers.contains(addr) && !counted.any(|member| member.addr == *addr)
+    }
+
+    /// The configuration of a slot in another coordinator's map, without copies that may be lost: they are learners. If
+    /// no other counts, that of the own map. `None` if nothing changes.
+    ///
+    /// IMPORTANT: whoever followed this map knew nothing of the other one, in which it counts, and has promised nothing
+    /// there. What was promised, the others have.
+    fn without_dropped(&self, slot: SlotId, map: &ClusterMap) -> Option<Arc<SlotConfig>> {
+        let config = map.config(slot);
+        let is_dropped =
+            |copy: &Incarnation| map.member(*copy).is_some_and(|member| self.may_have_dropped(slot, &member.addr));
+        let (dropped, mut isr): (Vec<_>, Vec<_>) = config.isr.iter().copied().partition(is_dropped);
+        let (formerly, mut elr): (Vec<_>, Vec<_>) = config.elr.iter().copied().partition(is_dropped);
+        if dropped.is_empty() && formerly.is_empty() {
+            return None;
+        }
+        if isr.is_empty() {
+            isr = std::mem::take(&mut elr);
+        }
+        if isr.is_empty() {
+            return Some(Arc::clone(self.map.config(slot)));
+        }
+        let primary = config.primary.filter(|primary| isr.contains(primary));
+        let learners = [dropped, formerly, config.learners.clone()].concat();
+        Some(Arc::new(SlotConfig { primary, isr, elr, learners, ..SlotConfig::clone(config) }))
+    }
 }
 
 impl Versions {
@@ -76,6 +122,7 @@ impl Versions {
             starts: Vec::new(),
             min_isr: settings.cluster_settings.min_isr(),
             relied_on: vec![MapVersion(0); settings.bits.count()],
+            followers: BTreeSet::new(),
             own: None,
         }
     }
@@ -139,7 +186,7 @@ impl Versions {
 
     /// Likewise while a map is taken over: the own one is that which this coordinator had before.
     pub(super) fn is_news(&self, held: &ClusterMap) -> bool {
-        self.own.as_ref().is_none_or(|own| self.knows_more(held, own))
+        self.own.as_ref().is_none_or(|own| self.knows_more(held, &own.map))
     }
 
     /// Whether this coordinator, whose map is `known`, continues from this version or has issued it.
@@ -147,35 +194,49 @@ impl Versions {
         version <= known.version && !self.starts.iter().any(|start| start.has_passed_over(version))
     }
 
+    /// A node has joined, and follows this coordinator's map.
+    pub(super) fn is_followed_by(&mut self, addr: NodeAddr) {
+        self.followers.insert(addr);
+    }
+
     /// It has turned out that a node knows of changes that this coordinator, whose map is `own`, has forgotten.
     pub(super) fn part_from(&mut self, own: ClusterMap) {
-        self.own = Some(own);
+        self.own = Some(Own { map: own, followers: std::mem::take(&mut self.followers) });
     }
 
     /// After another coordinator's map was taken over that has changes unknown to this one: keeps in it what this one
     /// has decided since the two parted, in slots that the other has not changed, and where it may have been relied on.
+    /// In the others, copies that this one may have ordered to be deleted do not count.
     ///
     /// IMPORTANT: a quorum write may have been acknowledged by an in-sync set of its own that was large enough, also if
     /// it is smaller now, and whoever knows more was not in it. A set that both have in common is not its own.
     pub(super) fn keep_own(&self, map: &mut ClusterMap, bugs: impl Bugs) {
         let Some(own) = &self.own else { return };
-        let parted_at = self.parted_at(map, own);
-        let is_kept = |(slot, config): &(SlotId, &Arc<SlotConfig>)| {
+        let parted_at = self.parted_at(map, &own.map);
+        let is_kept = |slot: SlotId, config: &SlotConfig| {
             let may_hold_writes = if bugs.plants(Bug::OwnJudgedBySize) {
-                config.isr.len() >= own.cluster_settings.min_isr()
+                config.isr.len() >= own.map.cluster_settings.min_isr()
             } else {
                 self.relied_on.get(usize::from(slot.0)).is_some_and(|version| *version > parted_at)
             };
-            config.version > parted_at && (may_hold_writes || map.config(*slot).version <= parted_at)
+            config.version > parted_at && (may_hold_writes || map.config(slot).version <= parted_at)
         };
-        let kept: Vec<_> = own.slots().filter(is_kept).map(|(slot, config)| (slot, Arc::clone(config))).collect();
+        let changed = |(slot, config): (SlotId, &Arc<SlotConfig>)| {
+            let next = if is_kept(slot, config) {
+                Some(Arc::clone(config))
+            } else {
+                own.without_dropped(slot, map).filter(|_| !bugs.plants(Bug::DroppedCopyCounts))
+            };
+            Some((slot, next?))
+        };
+        let changes: Vec<_> = own.map.slots().filter_map(changed).collect();
         let mut members: BTreeMap<_, _> = map.members().map(|(start, member)| (start, member.clone())).collect();
-        for start in kept.iter().flat_map(|(_, config)| config.copies().chain(config.primary)) {
-            if let Some(member) = own.member(start) {
+        for start in changes.iter().flat_map(|(_, config)| config.copies().chain(config.primary)) {
+            if let Some(member) = own.map.member(start) {
                 members.entry(start).or_insert_with(|| member.clone());
             }
         }
-        kept.into_iter().for_each(|(slot, config)| map.set_config(slot, config));
+        changes.into_iter().for_each(|(slot, config)| map.set_config(slot, config));
         map.set_members(members);
     }
 
@@ -207,5 +268,60 @@ impl Versions {
         relied_on.into_iter().try_for_each(|(first, last, version)| {
             self.relied_on.get_mut(first..=last).map(|slots| slots.fill(version))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::cluster_map::Member;
+    use proto::slot::SlotBits;
+
+    use super::*;
+
+    /// A map with one slot. Node `n` runs as start `10 * n + generation`.
+    fn map(generation: u64, primary: Option<u64>, [isr, elr, learners]: [&[u64]; 3]) -> ClusterMap {
+        let start = |node: &u64| Incarnation(10 * node + generation);
+        let starts = |nodes: &[u64]| nodes.iter().map(start).collect::<Vec<_>>();
+        let member =
+            |node: u64| (start(&node), Member { addr: format!("n:{node}").parse().expect("an address"), up: true });
+        let mut map = ClusterMap::empty("a".to_owned(), SlotBits::new(1));
+        map.set_members((1..=4).map(member).collect());
+        let config = SlotConfig {
+            primary: primary.as_ref().map(start),
+            isr: starts(isr),
+            elr: starts(elr),
+            learners: starts(learners),
+            ..SlotConfig::default()
+        };
+        map.set_config(SlotId(0), Arc::new(config));
+        map
+    }
+
+    #[test]
+    fn what_the_own_map_may_have_deleted_does_not_count_in_that_of_another_coordinator() {
+        let own = |followers: &[u64], roles: [&[u64]; 3]| Own {
+            map: map(2, None, roles),
+            followers: followers.iter().map(|node| format!("n:{node}").parse().expect("an address")).collect(),
+        };
+        let taken =
+            |own: &Own, primary: u64, roles: [&[u64]; 3]| own.without_dropped(SlotId(0), &map(1, Some(primary), roles));
+        let left = |config: Option<Arc<SlotConfig>>| {
+            let config = config.expect("it changes");
+            let nodes = |starts: &[Incarnation]| starts.iter().map(|start| start.0 / 10).collect::<Vec<_>>();
+            (config.primary.map(|start| start.0 / 10), nodes(&config.isr), nodes(&config.elr), nodes(&config.learners))
+        };
+        // Node 3 was admitted by the other coordinator. This one has removed it, or does not count it yet.
+        for roles in [[&[1, 2][..], &[], &[]], [&[1, 2], &[], &[3]]] {
+            let own = own(&[2, 3], roles);
+            assert_eq!(left(taken(&own, 1, [&[1, 3, 2], &[], &[]])), (Some(1), vec![1, 2], vec![], vec![3]));
+            assert_eq!(left(taken(&own, 1, [&[1], &[2, 3], &[4]])), (Some(1), vec![1], vec![2], vec![3, 4]));
+            // It knew nothing of its promotion. The former members have all that was promised; or nobody else counts.
+            assert_eq!(left(taken(&own, 3, [&[3], &[1, 2], &[]])), (None, vec![1, 2], vec![], vec![3]));
+            assert_eq!(left(taken(&own, 3, [&[3], &[], &[]])).1, [1, 2], "the configuration of the own map");
+            assert_eq!(taken(&own, 1, [&[1, 2], &[], &[3]]), None, "it does not count anyway");
+        }
+        // It was away, or counts for this coordinator as well, by whatever start.
+        assert_eq!(taken(&own(&[2], [&[1, 2], &[], &[]]), 1, [&[1, 3, 2], &[], &[]]), None);
+        assert_eq!(taken(&own(&[2, 3], [&[1, 2], &[3], &[]]), 1, [&[1, 3, 2], &[], &[]]), None);
     }
 }
