@@ -40,7 +40,7 @@ pub(crate) struct CoordinatorProcess {
     pub(crate) deferred: Vec<Event>,
     pub(crate) clock: Clock,
     /// When a node last complained about a primary, by primary and node.
-    pub(crate) complaints: BTreeMap<(Incarnation, Incarnation), u64>,
+    pub(crate) complaints: BTreeMap<(Incarnation, Incarnation), Timestamp>,
     /// Until when it hands no slots to a primary that was cut off.
     pub(crate) shuns_until: u64,
     sessions: BTreeMap<Incarnation, ConnId>,
@@ -408,7 +408,8 @@ impl World {
             session.sent = MapVersion(0);
         }
         if let NodeMessage::Complain { about } = message {
-            self.coordinator.complaints.insert((about, node), self.schedule.now);
+            let now = self.coordinator_now();
+            self.coordinator.complaints.insert((about, node), now);
         }
         if self.coordinate(|state, now| state.handle_message(now, node, message)) != Some(true) {
             return false;

@@ -143,7 +143,7 @@ impl World {
             // Let clients run a little longer.
         } else if let Some((slot, what)) = self.not_whole() {
             let is_late = self.elapsed() >= WHOLE_WITHIN + self.knobs.heartbeat_timeout * 1_000;
-            if is_late && now >= self.coordinator.shuns_until + PRIMARY_WITHIN {
+            if is_late && self.shuns_nobody() {
                 self.broken("L1", Some(slot), what);
             }
             return;
@@ -155,6 +155,12 @@ impl World {
         if self.elapsed() >= WHOLE_WITHIN + self.knobs.heartbeat_timeout * 1_000 {
             self.broken("L1", None, "not every node is registered".to_owned());
         }
+    }
+
+    /// Whether every primary that was cut off has been handed its slots again. It is cut off without a fault, too, where a
+    /// short queue to its replicas has overflowed.
+    fn shuns_nobody(&self) -> bool {
+        self.schedule.now >= self.coordinator.shuns_until + PRIMARY_WITHIN
     }
 
     fn configuration(&self, slot: SlotId) -> String {
@@ -213,7 +219,8 @@ impl World {
         // A last hand-over to where the ring wants a slot may still be in progress.
         let not_whole = self.not_whole().map(|(slot, what)| ("L1", slot, what));
         if let Some((invariant, slot, what)) = not_whole.or_else(|| self.not_at_rest()) {
-            if self.elapsed() >= EQUAL_WITHIN + (self.knobs.longest_life + self.knobs.wall_skew) * 1_000 {
+            let is_late = self.elapsed() >= EQUAL_WITHIN + (self.knobs.longest_life + self.knobs.wall_skew) * 1_000;
+            if is_late && self.shuns_nobody() {
                 self.broken(invariant, Some(slot), what);
             }
             return;

@@ -5,6 +5,7 @@
 //! it. After a while it is started again as a new node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::coordinator::Coordinator;
 use engine::output::DecommissionError;
@@ -21,8 +22,8 @@ use crate::oracle::members;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// For how long after a complaint a fill may count as held up, in microseconds: clocks differ.
-const COMPLAINT_COUNTS: u64 = 1_200_000;
+/// For how long after a complaint a fill may count as held up, by the coordinator's clock.
+const COMPLAINT_COUNTS: Duration = Duration::from_millis(1_200);
 
 impl World {
     /// An operator decommissions a node, takes that back, or replaces the node by another.
@@ -105,26 +106,33 @@ impl World {
         moves && before.learners.is_empty() && !config.learners.is_empty() && config.learners.iter().all(is_new)
     }
 
-    /// At most as many slots are filled at once as the operator allows. `begun` is a slot whose fill begins with this
-    /// change of the map. Copies that fell behind, or are back with their data, need no permission; `not_asked` of
-    /// these are new in this map. Nor do slots count whose new copies have just complained that they do not hear the
-    /// primary.
-    pub(crate) fn check_fills(&mut self, map: &ClusterMap, begun: Option<SlotId>, not_asked: usize) {
-        let limit = self.knobs.moves_at_once as usize;
-        let Some(slot) = begun.filter(|_| limit > 0 && !self.faults.state_is_lost) else { return };
-        // If no member is up, nothing is filled.
+    /// Whether a slot whose fill does not begin from nothing with this change is being filled since then without
+    /// permission: its copies are back with their data, or one of them counted until now and fell behind.
+    pub(crate) fn fills_unasked(&self, map: &ClusterMap, before: &SlotConfig, config: &SlotConfig) -> bool {
+        let counted = |learner: &Incarnation| before.isr.contains(learner) || before.elr.contains(learner);
+        let fell_behind = config.learners.iter().any(counted) && !self.is_filled(map, before);
+        has_other_learners(before, config) || fell_behind
+    }
+
+    /// Whether copies of a slot are being filled: a member is up, and not all of the new copies have just complained that
+    /// they do not hear the primary.
+    fn is_filled(&self, map: &ClusterMap, config: &SlotConfig) -> bool {
         let is_here = |member: &Incarnation| map.member(*member).is_some_and(|member| member.up);
         let complains = |learner: &Incarnation, primary: Incarnation| {
             let complaint = self.coordinator.complaints.get(&(primary, *learner));
-            complaint.is_some_and(|at| self.schedule.now - at < COMPLAINT_COUNTS)
+            complaint.is_some_and(|at| self.coordinator_now() - *at < COMPLAINT_COUNTS)
         };
-        let is_cut = |config: &SlotConfig| {
-            config.primary.is_some_and(|primary| config.learners.iter().all(|learner| complains(learner, primary)))
-        };
-        let is_filled = |config: &SlotConfig| {
-            !config.learners.is_empty() && !is_cut(config) && config.isr.iter().chain(&config.elr).any(is_here)
-        };
-        let under_way = map.slots().filter(|(_, config)| is_filled(config)).count().saturating_sub(not_asked);
+        let is_cut =
+            config.primary.is_some_and(|primary| config.learners.iter().all(|learner| complains(learner, primary)));
+        !config.learners.is_empty() && !is_cut && config.isr.iter().chain(&config.elr).any(is_here)
+    }
+
+    /// At most as many slots are filled at once as the operator allows. `begun` is a slot whose fill begins with this
+    /// change of the map; `not_asked` others are filled without permission since this change.
+    pub(crate) fn check_fills(&mut self, map: &ClusterMap, begun: Option<SlotId>, not_asked: usize) {
+        let limit = self.knobs.moves_at_once as usize;
+        let Some(slot) = begun.filter(|_| limit > 0 && !self.faults.state_is_lost) else { return };
+        let under_way = map.slots().filter(|(_, config)| self.is_filled(map, config)).count().saturating_sub(not_asked);
         self.stats.fills_limited += u64::from(under_way == limit);
         if under_way > limit {
             let what = format!("copies of {under_way} slots are being filled, and {limit} may be");
@@ -173,6 +181,6 @@ pub(crate) fn who_leaves(state: &Coordinator<Planted>) -> Option<String> {
 
 /// Whether copies are being filled none of which was being filled before. The old learners may have been admitted, and
 /// the others have come back, in changes of the map of which only the last one is seen.
-pub(crate) fn has_other_learners(before: &SlotConfig, config: &SlotConfig) -> bool {
+fn has_other_learners(before: &SlotConfig, config: &SlotConfig) -> bool {
     !config.learners.is_empty() && !config.learners.iter().any(|learner| before.learners.contains(learner))
 }

@@ -58,6 +58,19 @@ impl World {
         self.nodes[n].marks.filled.remove(&slot);
     }
 
+    /// A node has followed a map, perhaps one of several that arrived together. What it has purged where it is alone in
+    /// this one needs no mark, whoever joins it in the next.
+    pub(crate) fn accept_purges_alone(&mut self, n: usize) {
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return };
+        let Some(map) = node.map() else { return };
+        for slot in &process.marks.led {
+            if map.config(*slot).copies().all(|copy| copy == node.incarnation()) {
+                process.marks.purged.insert(*slot, node.inspect(*slot, |state| state.log().purged()));
+            }
+        }
+    }
+
     /// A primary has purged tombstones. Those that it found purged when it became one need not be durable as far as it
     /// knows.
     pub(super) fn check_purged(&mut self, n: usize, slot: SlotId) {

@@ -36,7 +36,6 @@ use proto::peer::{Change, Effect, LinkMessage, Modify, Op, Terms};
 use proto::slot::SlotId;
 
 use crate::client::{Outcome, Request};
-use crate::moves::has_other_learners;
 use crate::mutants::Planted;
 use crate::world::{World, same};
 
@@ -197,7 +196,7 @@ impl World {
                 if self.begins_fill(before, config) {
                     begun = Some(slot);
                 } else {
-                    not_asked += usize::from(has_other_learners(before, config));
+                    not_asked += usize::from(self.fills_unasked(&map, before, config));
                 }
             }
             // A proposal of a primary, or an answer of a copy that is promoted because of it, may be outdated if that

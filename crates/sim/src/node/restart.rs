@@ -105,6 +105,8 @@ impl World {
             *ended += u64::from(started.is_err());
             match started {
                 Ok(()) | Err(StartError::File(_)) => {}
+                // What it would have used instead could not be read any more.
+                Err(StartError::Damaged(damage)) if process.store.is_flipped(&damage.file) => {}
                 Err(error) => return self.broken("I14", None, format!("a start finds damage: {error}")),
             }
             self.find(n);

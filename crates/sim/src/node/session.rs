@@ -248,6 +248,7 @@ impl World {
                     self.check_received(before.as_deref(), &map);
                 }
                 self.check_given_up(n, held);
+                self.accept_purges_alone(n);
                 self.sync_links(n);
                 self.node_changed(n);
                 self.retry_parked(n);
