@@ -51,6 +51,10 @@ fn a_node_stops_on_sigterm_and_on_ctrl_c_and_is_off_the_ring_at_once() {
 #[cfg(target_os = "linux")]
 #[test]
 fn servers_stop_on_sighup_as_on_sigterm_but_not_if_they_were_started_to_ignore_it() {
+    // Where `nohup` ignores it for these tests, it would for the servers, too; a signal that is caught is theirs again.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let caught = async { tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) };
+    let _caught = runtime.block_on(caught).expect("a process may catch SIGHUP");
     let mut cluster = Setup { nodes: 2, heartbeat_timeout: "300s", ..Setup::default() }.start();
     cluster.node(0).process.signal(Signal::SIGHUP);
     let ended = cluster.node_mut(0).process.wait_for_end(LIMIT);
