@@ -65,7 +65,7 @@ pub(super) struct Versions {
     min_isr: usize,
     /// By slot, when it last got a primary or an in-sync set that quorum writes may rely on: the version of the map.
     relied_on: Vec<MapVersion>,
-    /// The nodes that have joined, and may have followed this coordinator's map.
+    /// The nodes that have joined since this start, and may have followed this coordinator's map.
     followers: BTreeSet<NodeAddr>,
     /// What it had when it turned out that a node knows of changes that it has forgotten.
     own: Option<Own>,
